@@ -1,0 +1,23 @@
+"""Strict numerics and eight virtual CPU devices for every test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
+import jax
+
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of small real data beside the checkout; tests that need it skip without it."""
+    default = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+    folder = Path(os.environ.get('VQDIT_DATA', default))
+    if not folder.is_dir():
+        pytest.skip(f'no real data at {folder}; set VQDIT_DATA to the folder that holds it')
+    return folder

@@ -1,0 +1,91 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from vqdit.diffusion.categorical import Absorbing, draw_codes
+from vqdit.diffusion.schedules import Cosine, Linear, Polynomial
+
+SCHEDULES = [Linear(), Cosine(), Polynomial(2.0)]
+MASK = 5
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_schedule_runs_from_one_to_zero_and_its_slope_is_its_derivative(schedule):
+    assert float(schedule.alpha(jnp.float32(0))) == pytest.approx(1, abs=1e-6)
+    assert float(schedule.alpha(jnp.float32(1))) == pytest.approx(0, abs=1e-6)
+    t = jnp.linspace(0.05, 0.95, 19)
+    np.testing.assert_allclose(schedule.slope(t), jax.vmap(jax.grad(schedule.alpha))(t), rtol=1e-4)
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize('t', [0.1, 0.5, 0.9])
+def test_corrupt_follows_the_marginal(schedule, t):
+    draws = 100_000
+    codes = jnp.full((1, draws), 2, jnp.int32)
+    noisy = Absorbing(schedule).corrupt(jax.random.key(0), codes, jnp.full((1, draws), t), np.full(draws, MASK))
+    kept = int((noisy == 2).sum())
+    assert kept + int((noisy == MASK).sum()) == draws
+    alpha = float(schedule.alpha(jnp.float32(t)))
+    assert stats.binomtest(kept, draws, alpha).pvalue > 1e-3
+
+
+def test_corrupt_keeps_everything_at_zero_and_nothing_at_one():
+    codes = jnp.arange(1000, dtype=jnp.int32)[None] % MASK
+    clock = jnp.where(jnp.arange(1000) < 500, 0.0, 1.0)[None]
+    noisy = Absorbing().corrupt(jax.random.key(1), codes, clock, np.full(1000, MASK))
+    np.testing.assert_array_equal(noisy[:, :500], codes[:, :500])
+    assert (noisy[:, 500:] == MASK).all()
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_two_steps_back_are_one_step_back(schedule):
+    """Chapman-Kolmogorov: staying masked from t to s to r is staying masked from t to r."""
+    process = Absorbing(schedule)
+    t, s, r = jnp.float32(0.9), jnp.float32(0.6), jnp.float32(0.2)
+    stay = lambda a, b: 1 - float(process.reveal_probability(a, b))
+    assert stay(t, s) * stay(s, r) == pytest.approx(stay(t, r), rel=1e-5)
+    assert float(process.reveal_probability(t, jnp.float32(0))) == pytest.approx(1)
+
+
+def test_step_reveals_with_the_probability_of_bayes():
+    """q(z_s = x | z_t = mask, x) = q(z_t = mask | z_s = x) q(z_s = x | x) / q(z_t = mask | x)."""
+    process, t, s, draws = Absorbing(Cosine()), jnp.float32(0.8), jnp.float32(0.5), 100_000
+    alpha_t, alpha_s = float(process.schedule.alpha(t)), float(process.schedule.alpha(s))
+    bayes = (1 - alpha_t / alpha_s) * alpha_s / (1 - alpha_t)
+    masks = np.full(draws, MASK)
+    noisy = process.step(jax.random.key(2), jnp.full((1, draws), MASK), jnp.full((1, draws), 3), t, s, masks)
+    assert stats.binomtest(int((noisy == 3).sum()), draws, bayes).pvalue > 1e-3
+
+
+def test_step_leaves_revealed_tokens_alone():
+    noisy = jnp.array([[1, 2, MASK]])
+    after = Absorbing().step(jax.random.key(0), noisy, jnp.array([[4, 4, 4]]), jnp.float32(0.5), jnp.float32(0.0),
+                             np.full(3, MASK))
+    np.testing.assert_array_equal(after, [[1, 2, 4]])
+
+
+def test_loss_is_weighted_cross_entropy_of_masked_tokens_only():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 5)), jnp.float32)
+    codes, noisy = jnp.array([[1, 2, 3]]), jnp.array([[1, MASK, MASK]])
+    clock = jnp.array([[0.25, 0.25, 0.5]])
+    loss = Absorbing().loss(logits, codes, noisy, clock, MASK)
+    log_p = np.asarray(logits, np.float64)
+    log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
+    np.testing.assert_allclose(loss, [[0, -log_p[0, 1, 2] / 0.25, -log_p[0, 2, 3] / 0.5]], rtol=1e-5)
+
+
+def test_draws_reach_the_tail():
+    """A tail of 2e-6 a class over many classes: the Gumbel noise must be fine enough to reach it."""
+    classes, draws, tail = 2**8, 2**17, 4e-4
+    logits = jnp.log(jnp.full(classes, tail / (classes - 1)).at[0].set(1 - tail))
+    step = jax.jit(lambda key: jnp.sum(draw_codes(key, jnp.broadcast_to(logits[None], (2**13, classes))) > 0))
+    count = sum(int(step(jax.random.key(i))) for i in range(draws // 2**13))
+    expected = tail * draws
+    low, high = stats.poisson.interval(0.999, expected)
+    assert low <= count <= high
+
+
+def test_temperature_zero_takes_the_likeliest():
+    assert int(draw_codes(jax.random.key(0), jnp.array([0.0, 3.0, 1.0]), temperature=0)) == 1

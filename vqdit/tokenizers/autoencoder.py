@@ -1,0 +1,163 @@
+"""One convolutional autoencoder for audio (1-D), images (2-D) and video (3-D), around any quantizer.
+
+    x [B, *size, C] -> patches -> residual blocks, halving -> latents -> quantizer -> codes int32 [B, *grid, levels]
+
+The first and last layers fold blocks of `patch` positions into channels, and convolutions in 3-D are factorised into
+space and time: on a CPU few wide layers run several times faster than many narrow ones.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vqdit.errors import UserError
+from vqdit.tokenizers.quantizers.base import Quantized, Quantizer
+
+
+def space_to_depth(x: jax.Array, patch: Sequence[int]) -> jax.Array:
+    """Folds blocks of `patch` positions into channels: [B, *size, C] -> [B, *size/patch, prod(patch) * C]."""
+    batch, *size, channels = x.shape
+    rank = len(patch)
+    folded = [extent for side, step in zip(size, patch, strict=True) for extent in (side // step, step)]
+    x = x.reshape(batch, *folded, channels)
+    outer, inner = range(1, 2 * rank, 2), range(2, 2 * rank + 1, 2)
+    x = x.transpose(0, *outer, *inner, 2 * rank + 1)
+    return x.reshape(batch, *(side // step for side, step in zip(size, patch)), -1)
+
+
+def depth_to_space(x: jax.Array, patch: Sequence[int]) -> jax.Array:
+    """The inverse of `space_to_depth`."""
+    batch, *size, _ = x.shape
+    rank = len(patch)
+    x = x.reshape(batch, *size, *patch, -1)
+    order = [axis for i in range(rank) for axis in (1 + i, 1 + rank + i)]
+    x = x.transpose(0, *order, 2 * rank + 1)
+    return x.reshape(batch, *(side * step for side, step in zip(size, patch)), -1)
+
+
+class Convolution(nn.Module):
+    """Same-size convolution with kernel 3 on every axis; in 3-D first over space, then over time."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rank = x.ndim - 2
+        kernels = [(1, 3, 3), (3, 1, 1)] if rank == 3 else [(3,) * rank]
+        for kernel in kernels:
+            x = nn.Conv(self.width, kernel)(x)
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """x + conv1(silu(conv3(silu(norm(x))))), the second convolution of kernel 1 starting at zero."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        hidden = nn.silu(nn.RMSNorm()(x))
+        hidden = nn.silu(Convolution(width)(hidden))
+        return x + nn.Dense(width, kernel_init=nn.initializers.zeros)(hidden)
+
+
+class Encoder(nn.Module):
+    """[B, *size, C] -> latents [B, *grid, dimension]."""
+
+    widths: Sequence[int]
+    blocks: int
+    patch: Sequence[int]
+    dimension: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = space_to_depth(x, self.patch)
+        for stage, width in enumerate(self.widths):
+            if stage:
+                x = space_to_depth(x, (2,) * (x.ndim - 2))
+            x = nn.Dense(width)(x)
+            for _ in range(self.blocks):
+                x = ResidualBlock()(x)
+        return nn.Dense(self.dimension)(nn.RMSNorm()(x))
+
+
+class Decoder(nn.Module):
+    """Code vectors [B, *grid, dimension] -> [B, *size, C]; the mirror image of the encoder."""
+
+    widths: Sequence[int]
+    blocks: int
+    patch: Sequence[int]
+    channels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rank = x.ndim - 2
+        x = nn.Dense(self.widths[-1])(x)
+        for stage in reversed(range(len(self.widths))):
+            for _ in range(self.blocks):
+                x = ResidualBlock()(x)
+            if stage:
+                x = depth_to_space(nn.Dense(self.widths[stage - 1] * 2**rank)(x), (2,) * rank)
+        pixels = self.channels
+        for step in self.patch:
+            pixels *= step
+        return depth_to_space(nn.Dense(pixels)(nn.RMSNorm()(x)), self.patch)
+
+
+class Reconstruction(NamedTuple):
+    """The output of the autoencoder: `output [B, *size, C]` and what the quantizer made of the latents."""
+
+    output: jax.Array
+    quantized: Quantized
+
+
+class Autoencoder(nn.Module):
+    """Encoder, quantizer, decoder.
+
+    Attributes:
+        quantizer: any module of `vqdit.tokenizers.quantizers`.
+        channels: C of the data.
+        widths: channels at each resolution; every further one halves all axes.
+        blocks: residual blocks at each resolution, on both sides.
+        patch: positions folded into channels by the first layer, one number for each axis.
+    """
+
+    quantizer: Quantizer
+    channels: int
+    widths: Sequence[int]
+    blocks: int
+    patch: Sequence[int]
+
+    def setup(self):
+        self.encoder = Encoder(self.widths, self.blocks, self.patch, self.quantizer.dimension)
+        self.decoder = Decoder(self.widths, self.blocks, self.patch, self.channels)
+
+    def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> Reconstruction:
+        self._check(x)
+        quantized = self.quantizer(self.encoder(x), train=train, key=key)
+        return Reconstruction(self.decoder(quantized.vectors), quantized)
+
+    def encode(self, x: jax.Array) -> jax.Array:
+        """Codes int32 [B, *grid, levels] of data [B, *size, C]."""
+        self._check(x)
+        return self.quantizer(self.encoder(x)).codes
+
+    def decode(self, codes: jax.Array) -> jax.Array:
+        """Data [B, *size, C] of codes int32 [B, *grid, levels]."""
+        return self.decoder(self.quantizer.lookup(codes))
+
+    def _check(self, x: jax.Array) -> None:
+        chex.assert_rank(x, len(self.patch) + 2)
+        chex.assert_axis_dimension(x, -1, self.channels)
+
+
+def grid_of(size: Sequence[int], patch: Sequence[int], stages: int) -> tuple[int, ...]:
+    """The token grid of data of `size`. Raises UserError when an axis is not divisible by its total stride."""
+    strides = [step * 2 ** (stages - 1) for step in patch]
+    if len(size) != len(patch) or any(side % stride for side, stride in zip(size, strides)):
+        raise UserError(f'data of size {tuple(size)} is not divisible by the tokenizer strides {tuple(strides)}; '
+                        'change the size, the patch or the number of widths')
+    return tuple(side // stride for side, stride in zip(size, strides))

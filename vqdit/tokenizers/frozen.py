@@ -1,0 +1,130 @@
+"""Learned tokenizers: a front end (pixels or log-mel) around an autoencoder, trained once and then frozen."""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vqdit.tokenizers.autoencoder import Autoencoder, grid_of
+from vqdit.tokenizers.losses import peak_signal_to_noise, reconstruction_loss
+from vqdit.tokenizers.spec import TokenSpec
+
+Variables = Any
+
+
+class FrontEnd(Protocol):
+    """Turns raw data [B, ...] into what the autoencoder sees, fp32 [B, *size, channels], and back."""
+
+    @property
+    def size(self) -> tuple[int, ...]: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    def analyse(self, raw: jax.Array) -> jax.Array: ...
+
+    def synthesise(self, x: jax.Array) -> jax.Array: ...
+
+
+class Tokenizer(Protocol):
+    """What the rest of the system asks of any tokenizer, learned or not."""
+
+    @property
+    def spec(self) -> TokenSpec: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def encode(self, data: Any) -> np.ndarray: ...
+
+    def decode(self, codes: np.ndarray) -> Any: ...
+
+
+@dataclass(frozen=True)
+class LearnedTokenizer:
+    """The architecture of a learned tokenizer: pure functions of its variables `{params, codebook}`."""
+
+    front_end: FrontEnd
+    autoencoder: Autoencoder
+    absolute_weight: float = 0.0
+    squared_weight: float = 1.0
+
+    @property
+    def spec(self) -> TokenSpec:
+        quantizer = self.autoencoder.quantizer
+        grid = grid_of(self.front_end.size, self.autoencoder.patch, len(self.autoencoder.widths))
+        return TokenSpec(grid, quantizer.num_codes, quantizer.levels)
+
+    def init(self, key: jax.Array) -> Variables:
+        """Fresh variables."""
+        x = jnp.zeros((1, *self.front_end.size, self.front_end.channels))
+        return self.autoencoder.init(key, x)
+
+    def loss(self, variables: Variables, raw: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[Variables, dict]]:
+        """Reconstruction and quantizer loss of a raw batch; with it the new codebook state and metrics."""
+        x = self.front_end.analyse(raw)
+        result, changed = self.autoencoder.apply(variables, x, train=True, key=key, mutable=['codebook'])
+        value = reconstruction_loss(result.output, x, self.absolute_weight, self.squared_weight)
+        metrics = result.quantized.metrics | {'psnr': peak_signal_to_noise(result.output, x)}
+        return value + result.quantized.loss, (changed.get('codebook', {}), metrics)
+
+    def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        """Codes int32 [B, N] of raw data."""
+        codes = self.autoencoder.apply(variables, self.front_end.analyse(raw), method='encode')
+        return codes.reshape(codes.shape[0], -1)
+
+    def decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
+        """Raw data of codes int32 [B, N]."""
+        shaped = codes.reshape(codes.shape[0], *self.spec.grid, self.spec.levels)
+        return self.front_end.synthesise(self.autoencoder.apply(variables, shaped, method='decode'))
+
+
+class FrozenTokenizer:
+    """A learned tokenizer with its variables: numpy in, numpy out, in compiled pieces of a fixed batch size."""
+
+    def __init__(self, tokenizer: LearnedTokenizer, variables: Variables, batch_size: int = 64):
+        self.tokenizer = tokenizer
+        self.variables = variables
+        self.batch_size = batch_size
+        self._encode = jax.jit(tokenizer.encode)
+        self._decode = jax.jit(tokenizer.decode)
+
+    @property
+    def spec(self) -> TokenSpec:
+        return self.tokenizer.spec
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that name these very parameters and this layout."""
+        digest = hashlib.sha256(repr((self.spec, self.tokenizer.front_end)).encode())
+        for leaf in jax.tree.leaves(self.variables):
+            digest.update(np.ascontiguousarray(np.asarray(leaf)).tobytes())
+        return digest.hexdigest()[:16]
+
+    def encode(self, data: np.ndarray) -> np.ndarray:
+        """Codes int32 [B, N] of raw data [B, ...]."""
+        return self._in_pieces(self._encode, data)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Raw data of codes int32 [B, N]."""
+        return self._in_pieces(self._decode, codes)
+
+    def _in_pieces(self, function, array: np.ndarray) -> np.ndarray:
+        """Applies `function` to pieces of `batch_size`, the last one padded, so that it compiles once."""
+        pieces = []
+        for start in range(0, len(array), self.batch_size):
+            piece = np.asarray(array[start:start + self.batch_size])
+            missing = self.batch_size - len(piece)
+            padded = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
+            pieces.append(np.asarray(function(self.variables, padded))[:len(piece)])
+        return np.concatenate(pieces)
+
+
+def stack(items: Sequence[Any]) -> Any:
+    """What a tokenizer encodes, of single examples: strings stay a list, arrays are stacked."""
+    return list(items) if isinstance(items[0], str) else np.stack(items)

@@ -1,0 +1,56 @@
+"""Settings of the host that must stand before JAX starts; on a CPU they decide a factor of 2 to 5 in speed."""
+
+import ctypes
+import os
+import sys
+
+import jax
+
+# glibc mallopt parameters (malloc.h).
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
+
+
+def prepare_host(cpu_devices: int = 0) -> str:
+    """Sets the allocator and the number of virtual CPU devices; returns a line that says what was done.
+
+    XLA's CPU client frees and maps its large buffers at every step; glibc is told to keep them. As many virtual
+    devices as cores keep all cores busy where XLA's convolutions leave some idle.
+
+    Args:
+        cpu_devices: virtual CPU devices, 0 for one a core; accelerators are not affected.
+    """
+    if _accelerator_expected():
+        return 'accelerator asked for: the settings of the host stay as they are'
+    count = cpu_devices or len(os.sched_getaffinity(0))
+    jax.config.update('jax_num_cpu_devices', count)
+    # Two programs in flight can wait for each other's collectives when there are no spare threads.
+    jax.config.update('jax_cpu_enable_async_dispatch', False)
+    kept = _keep_freed_memory()
+    return f'CPU: {count} virtual device{"s" * (count > 1)}; freed memory {"kept" if kept else "returned"} by malloc'
+
+
+def _accelerator_expected() -> bool:
+    platforms = os.environ.get('JAX_PLATFORMS', '')
+    if platforms:
+        return platforms != 'cpu'
+    return os.path.exists('/dev/nvidia0') or os.path.exists('/dev/accel0') or os.path.exists('/dev/vfio/0')
+
+
+def _keep_freed_memory() -> bool:
+    if sys.platform != 'linux':
+        return False
+    try:
+        mallopt = ctypes.CDLL('libc.so.6').mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = [(_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_ARENA_MAX, 1)]
+    return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def device_line() -> str:
+    """What this run computes on, in words."""
+    devices = jax.devices()
+    line = f'{len(devices)} {devices[0].platform.upper()} device{"s" * (len(devices) > 1)} ({devices[0].device_kind})'
+    if jax.process_count() > 1:
+        line += f' over {jax.process_count()} processes'
+    return line

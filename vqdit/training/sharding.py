@@ -1,0 +1,82 @@
+"""The mesh, and where every array lies on it. Nothing outside this file knows about devices.
+
+Parameters, optimizer state and averages are placed by rules: the first regular expression that matches the path of a
+leaf names the mesh axis of each of its own axes. Without a match a leaf is the same on every device.
+"""
+
+import re
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vqdit.errors import UserError
+from vqdit.training.state import Tree
+
+AXES = ('data', 'fsdp', 'tensor')
+Rules = Sequence[tuple[str, Sequence[str | None]]]
+
+
+def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
+    """A mesh of all visible devices with the axes data, fsdp and tensor; an axis of -1 takes what is left.
+
+    Raises UserError when the sizes do not multiply to the number of devices.
+    """
+    sizes = [config.data, config.fsdp, config.tensor]
+    count = jax.device_count()
+    if sizes.count(-1) == 1:
+        rest = int(-np.prod(sizes))
+        sizes[sizes.index(-1)] = max(count // max(rest, 1), 1)
+    if min(sizes) < 1 or int(np.prod(sizes)) != count:
+        raise UserError(f'a mesh of data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does not use '
+                        f'the {count} visible devices; set one axis to -1 and let the others divide {count}')
+    devices = np.asarray(jax.devices()).reshape(sizes)
+    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis split over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def tree_shardings(tree: Tree, rules: Rules, mesh: Mesh) -> Tree:
+    """The sharding of every leaf of `tree` by the first rule that matches its path, `a/b/c`.
+
+    An axis that the mesh axis does not divide stays whole.
+    """
+    def place(path, leaf) -> NamedSharding:
+        name = '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
+        for pattern, axes in rules:
+            if re.search(pattern, name) and len(axes) <= leaf.ndim:
+                return NamedSharding(mesh, _fitting(axes, leaf.shape, mesh))
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def _fitting(axes: Sequence[str | None], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    # Rules name the last axes, so that stacked layers, which add one in front, need no rules of their own.
+    padded = [None] * (len(shape) - len(axes)) + list(axes)
+    return PartitionSpec(*(axis if axis and side % mesh.shape[axis] == 0 else None
+                           for axis, side in zip(padded, shape)))
+
+
+def place_batch(batch: Tree, mesh: Mesh) -> Tree:
+    """Global device arrays of this process's part of a batch of numpy arrays."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:
+    """Raises UserError when the devices or the accumulation steps do not divide the batch."""
+    shards = mesh.shape['data'] * mesh.shape['fsdp'] * accumulate
+    if batch_size % shards:
+        raise UserError(f'batch_size {batch_size} is not divisible by {shards} (devices of the data and fsdp axes '
+                        f'x accumulation steps); the nearest that is: {max(round(batch_size / shards), 1) * shards}')
