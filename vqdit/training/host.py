@@ -23,8 +23,8 @@ def prepare_host(cpu_devices: int = 0) -> str:
         return 'accelerator asked for: the settings of the host stay as they are'
     count = cpu_devices or len(os.sched_getaffinity(0))
     jax.config.update('jax_num_cpu_devices', count)
-    # Two programs in flight can wait for each other's collectives when there are no spare threads.
-    jax.config.update('jax_cpu_enable_async_dispatch', False)
+    # XLA's thread pool: a program whose collectives wait on every thread would wait for ever.
+    os.environ.setdefault('NPROC', str(max(8, 4 * count)))
     kept = _keep_freed_memory()
     return f'CPU: {count} virtual device{"s" * (count > 1)}; freed memory {"kept" if kept else "returned"} by malloc'
 

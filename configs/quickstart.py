@@ -1,0 +1,35 @@
+"""The built-in world on a laptop: image, audio and text, every direction, in ten minutes on 2 CPU cores.
+
+No data and no network are needed. What it reaches stands in the README.
+"""
+
+from ml_collections import ConfigDict
+
+from vqdit.training.defaults import defaults, log_mel_tokenizer, pixels_tokenizer, text_tokenizer
+
+
+def get_config() -> ConfigDict:
+    config = defaults()
+    config.data = ConfigDict({
+        'source': 'world', 'train_examples': 16_000, 'test_examples': 1_000,
+        'image': {'size': 32, 'channels': 3},
+        'audio': {'rate': 8000, 'seconds': 0.5},
+    })
+    image = pixels_tokenizer(patch=4, widths=(64,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 5, 5)})
+    image.blocks = 2
+    image.training.update(steps=400, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
+    audio = log_mel_tokenizer(patch=2, widths=(128,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 8, 5)})
+    audio.update(window=500, hop=125, bands=64, blocks=2)
+    audio.training.update(steps=400, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
+    config.tokenizers = ConfigDict({'image': image, 'audio': audio, 'text': text_tokenizer('words', length=12)})
+
+    config.diffusion.tasks = ConfigDict({
+        'text->image': 1.0, 'image->text': 1.0, 'text->audio': 1.0, 'audio->text': 1.0,
+        'image->audio': 1.0, 'audio->image': 1.0, '->image,audio,text': 1.0,
+    })
+    config.diffusion.training.update(steps=700, batch_size=64, learning_rate=2e-3, ema_decay=0.99)
+    config.diffusion.sampler.update(steps=64, batch_size=128)
+    config.evaluation.tasks = tuple(config.diffusion.tasks)
+    config.checkpoints.every = 200
+    config.logging.samples_every = 350
+    return config

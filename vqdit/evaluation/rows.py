@@ -1,0 +1,33 @@
+"""What an evaluation says: one measured figure a row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of the report.
+
+    Attributes:
+        task: what was done, such as `text->image`.
+        metric: what was measured.
+        value: a fraction where the unit says so, never per cent.
+        unit: of the value and the ceiling.
+        count: examples behind the value, each counted once.
+        ceiling: what a perfect model would show by the same measure: the judge on real data, the known entropy,
+            the expected noise of a distance; None where it is not known.
+    """
+
+    task: str
+    metric: str
+    value: float
+    unit: str
+    count: int
+    ceiling: float | None = None
+
+
+def share(task: str, metric: str, right: Sequence[bool] | np.ndarray, ceiling: float | None = None) -> Row:
+    """The row of how many of the examples are right."""
+    return Row(task, metric, float(np.mean(right)), 'fraction', len(right), ceiling)

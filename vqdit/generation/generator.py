@@ -1,0 +1,82 @@
+"""The generator: given data of some modalities, samples the others. One compiled program serves every task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from vqdit.diffusion.clock import GIVEN, Task
+from vqdit.diffusion.samplers import guided, sample_keys
+from vqdit.errors import UserError
+from vqdit.models.multimodal import MultimodalDiT
+from vqdit.tokenizers.frozen import Tokenizer
+from vqdit.tokenizers.spec import TokenLayout
+
+Sampler = Callable[..., jax.Array]
+
+
+class Generator:
+    """A model, its parameters, its tokenizers and a sampler.
+
+    Attributes:
+        tokenizers: one for every modality of the layout.
+        layout: the order of the modalities in the sequence of N tokens.
+        batch_size: samples drawn at once; every call is padded to a multiple of it.
+    """
+
+    def __init__(self, model: MultimodalDiT, params: Any, tokenizers: Mapping[str, Tokenizer], sampler: Sampler,
+                 guidance: float = 1.0, batch_size: int = 64):
+        self.model, self.params, self.tokenizers = model, params, tokenizers
+        self.layout = model.layout
+        self.batch_size = batch_size
+        self._sample = jax.jit(_sample_function(model, self.layout, sampler, guidance))
+
+    def generate(self, task: Task, given: Mapping[str, Sequence[Any]], count: int, seed: int = 0,
+                 first_index: int = 0) -> dict[str, Any]:
+        """`count` samples of the generated modalities, as data: uint8 pictures, fp32 sound, strings.
+
+        Args:
+            given: for every given modality a list of `count` items, or of one, which serves all samples.
+            first_index: the global index of the first sample; equal indices and seeds give equal samples.
+
+        Raises UserError for a modality that the model lacks or data that is not given.
+        """
+        codes = self.generate_codes(task, self.encode(task, given, count), seed, first_index)
+        parts = {name: codes[:, self.layout.slice(name)] for name in task.generated}
+        return {name: self.tokenizers[name].decode(part) for name, part in parts.items()}
+
+    def encode(self, task: Task, given: Mapping[str, Sequence[Any]], count: int) -> np.ndarray:
+        """Codes int32 [count, N] of the given data; every other token is the mask."""
+        codes = np.broadcast_to(self.layout.mask_ids, (count, self.layout.length)).copy()
+        task.roles(self.layout)
+        for name in task.given:
+            items = given.get(name)
+            if items is None or len(items) not in (1, count):
+                raise UserError(f'task "{task}" needs {name}: give one item, or one for each of the {count} samples')
+            data = list(items) if isinstance(items[0], str) else np.stack(items)
+            codes[:, self.layout.slice(name)] = self.tokenizers[name].encode(data)
+        return codes
+
+    def generate_codes(self, task: Task, codes: np.ndarray, seed: int = 0, first_index: int = 0) -> np.ndarray:
+        """Codes int32 [count, N] in which the generated modalities are filled in; the given ones are unchanged."""
+        return self.fill(codes, np.broadcast_to(task.roles(self.layout), codes.shape), seed, first_index)
+
+    def fill(self, codes: np.ndarray, roles: np.ndarray, seed: int = 0, first_index: int = 0) -> np.ndarray:
+        """As `generate_codes`, with a role for every single token (inpainting, infill): `roles` int32 [count, N]."""
+        count = len(codes)
+        root, pieces = jax.random.key(seed), []
+        codes = np.where(roles == GIVEN, codes, self.layout.mask_ids[None])
+        for start in range(0, count, self.batch_size):
+            rows = np.minimum(np.arange(start, start + self.batch_size), count - 1)
+            keys = sample_keys(root, first_index + rows)
+            drawn = self._sample(self.params, keys, codes[rows], roles[rows])
+            pieces.append(np.asarray(drawn)[:count - start])
+        return np.concatenate(pieces)
+
+
+def _sample_function(model: MultimodalDiT, layout: TokenLayout, sampler: Sampler, guidance: float) -> Callable:
+    def sample(params, keys, codes, roles):
+        denoiser = guided(lambda c, t: model.apply({'params': params}, c, t), layout, roles, guidance)
+        return sampler(keys, denoiser, codes, roles, layout)
+    return sample

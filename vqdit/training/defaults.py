@@ -1,0 +1,96 @@
+"""Every setting of a config, with its default and what it means; a file in `configs/` changes what differs."""
+
+from ml_collections import ConfigDict
+
+
+def optimization(steps: int, batch_size: int, learning_rate: float) -> ConfigDict:
+    """The settings of one training: optimizer, its length, averages."""
+    return ConfigDict({
+        'steps': steps,
+        'batch_size': batch_size,        # over all devices and accumulation steps
+        'accumulate': 1,                 # slices of the batch that are computed one after the other
+        'learning_rate': learning_rate,
+        'schedule': 'cosine',            # after the warm-up: "cosine" to zero, or "constant"
+        'warmup_steps': 100,
+        'beta1': 0.9,
+        'beta2': 0.95,
+        'weight_decay': 0.01,
+        'clip_norm': 1.0,
+        'ema_decay': 0.999,
+    })
+
+
+def pixels_tokenizer(patch: int, widths: tuple[int, ...], quantizer: dict) -> ConfigDict:
+    """A learned tokenizer of images or video; the token grid is size / (patch 2^(len(widths) - 1))."""
+    return ConfigDict({
+        'kind': 'pixels',
+        'patch': patch,                  # pixels folded into channels by the first layer
+        'widths': widths,                # channels at each resolution
+        'blocks': 1,                     # residual blocks at each resolution
+        'absolute_weight': 0.05,         # of |error| in the loss; images with much background need little
+        'squared_weight': 1.0,
+        'quantizer': quantizer,
+        'training': optimization(800, 64, 3e-3),
+    })
+
+
+def log_mel_tokenizer(patch: int, widths: tuple[int, ...], quantizer: dict) -> ConfigDict:
+    """A learned tokenizer of sound through its log-mel spectrogram, one row of bands a frame."""
+    return ConfigDict({
+        'kind': 'log_mel',
+        'window': 512,                   # samples
+        'hop': 128,                      # samples
+        'bands': 64,
+        'patch': patch,
+        'widths': widths,
+        'blocks': 1,
+        'absolute_weight': 1.0,
+        'squared_weight': 1.0,
+        'quantizer': quantizer,
+        'training': optimization(800, 64, 3e-3),
+    })
+
+
+def text_tokenizer(kind: str, length: int) -> ConfigDict:
+    """`kind` "words" (a vocabulary of the training captions) or "bytes" (any UTF-8 string)."""
+    return ConfigDict({'kind': kind, 'length': length})
+
+
+def defaults() -> ConfigDict:
+    """The settings outside of `data`, `tokenizers` and `diffusion.tasks`, which every experiment states itself."""
+    return ConfigDict({
+        'seed': 0,
+        'data': {},
+        'tokenizers': {},
+        'tokens': {
+            'copies': 1,                 # passes over the training examples, each with its own augmentation
+            'shard_size': 4096,          # examples in a file
+        },
+        'diffusion': {
+            'process': {'schedule': 'linear'},
+            'tasks': {},                 # written task -> weight in training
+            'model': {
+                'width': 128, 'depth': 4, 'heads': 4, 'expansion': 8 / 3,
+                'remat': 'none',         # or "dots", "full": less memory, more computation
+                'dtype': 'float32',      # of the computation; "bfloat16" on accelerators
+                'implementation': 'xla',  # of attention: "xla" or "cudnn"
+            },
+            'training': optimization(2000, 128, 2e-3),
+            'sampler': {
+                'name': 'ordered', 'order': 'random', 'steps': 16, 'temperature': 1.0,
+                'choice_temperature': 0.0, 'guidance': 1.0, 'batch_size': 64,
+            },
+        },
+        'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
+        'sharding_rules': (              # (path pattern, mesh axis of each of the last axes)
+            ('attention/qkv/kernel', ('fsdp', None, 'tensor', None)),
+            ('attention/out/kernel', ('tensor', None, 'fsdp')),
+            ('mlp/gate_up/kernel', ('fsdp', 'tensor')),
+            ('mlp/out/kernel', ('tensor', 'fsdp')),
+            ('(head|embed)_.*/(kernel|embedding)', ('fsdp', 'tensor')),
+        ),
+        'checkpoints': {'every': 500, 'keep': 2},
+        'logging': {'every': 20, 'samples_every': 500},
+        'reliability': {'max_skipped': 5, 'watchdog_seconds': 600},
+        'evaluation': {'scorer': 'world', 'tasks': (), 'examples': 256, 'seed': 0},
+    })

@@ -1,0 +1,127 @@
+"""The stage that trains the diffusion transformer on the token store, and what it takes to load it again.
+
+Its checkpoints carry the frozen parameters of the tokenizers as a companion tree: outside the optimizer, the gradients
+and the averages, and always the ones that the model was trained with.
+"""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from vqdit.data.batches import Batches
+from vqdit.data.token_store import TokenStore
+from vqdit.diffusion.clock import Task, TaskMixture
+from vqdit.errors import CheckpointError
+from vqdit.files import read_json, write_bytes
+from vqdit.generation import Generator
+from vqdit.generation.outputs import titled
+from vqdit.generation.pictures import draw_table
+from vqdit.tokenizers.frozen import FrozenTokenizer, Tokenizer
+from vqdit.tokenizers.spec import TokenLayout
+from vqdit.training.checkpoint_reader import CheckpointReader
+from vqdit.training.factory import (
+    build_learned_tokenizer,
+    build_model,
+    build_process,
+    build_sampler,
+    learned_modalities,
+)
+from vqdit.training.loop import Run, Stage, fit
+from vqdit.training.objective import diffusion_loss
+from vqdit.training.optimizers import build_optimizer
+from vqdit.training.state import TrainState, Tree, create_state
+from vqdit.training.steps import make_step
+from vqdit.training.tokenizer_stage import load_text_tokenizer
+
+SHOWN = 8
+"""Samples of every task in the pictures made during training."""
+
+
+def train_diffusion(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLayout) -> TrainState:
+    """Trains the model of the config on the tokens of the workdir."""
+    config, workdir = run.config, Path(run.workdir)
+    section = config.diffusion.training
+    model, optimizer = build_model(config, layout), build_optimizer(section, section.steps)
+    mixture = TaskMixture(dict(config.diffusion.tasks), layout)
+    store = TokenStore(workdir / 'tokens', 'train')
+    stage = Stage(
+        name='diffusion', folder=str(workdir / 'diffusion'), section=section,
+        step=make_step(diffusion_loss(model, build_process(config), mixture), optimizer, section.ema_decay,
+                       section.accumulate),
+        batches=Batches(store, section.batch_size, config.seed),
+        companions={'tokenizers': frozen_variables(tokenizers)},
+        show=_shower(run, tokenizers, model))
+    return fit(stage, lambda: create_state(_init(model, layout, config.seed), optimizer), run)
+
+
+def frozen_variables(tokenizers: Mapping[str, Tokenizer]) -> dict[str, Tree]:
+    """The variables of the learned tokenizers."""
+    return {name: tokenizer.variables for name, tokenizer in tokenizers.items()
+            if isinstance(tokenizer, FrozenTokenizer)}
+
+
+def restore(workdir: Path, config: ConfigDict) -> tuple[Tree, dict[str, Tokenizer]]:
+    """The averaged parameters and the tokenizers of the newest good diffusion checkpoint, on the host's devices.
+
+    Raises CheckpointError when there is none.
+    """
+    learned = {name: build_learned_tokenizer(config, name) for name in learned_modalities(config)}
+    shapes = {name: jax.eval_shape(tokenizer.init, jax.random.key(0)) for name, tokenizer in learned.items()}
+    text = {name: load_text_tokenizer(_stored_text_tokenizer(workdir, name))
+            for name in config.tokenizers if name not in learned}
+    specs = {name: (text | learned)[name].spec for name in config.tokenizers}
+    layout = TokenLayout(specs)
+    model, section = build_model(config, layout), config.diffusion.training
+    optimizer = build_optimizer(section, section.steps)
+    state = jax.eval_shape(lambda: create_state(_init(model, layout, config.seed), optimizer))
+    found = CheckpointReader(workdir / 'diffusion' / 'checkpoints').restore({'state': state, 'tokenizers': shapes})
+    if found is None:
+        raise CheckpointError(f'{workdir} has no trained diffusion model yet; run train.py with this workdir')
+    frozen = {name: FrozenTokenizer(learned[name], jax.tree.map(np.asarray, variables))
+              for name, variables in found.trees['tokenizers'].items()}
+    return found.trees['state'].ema, {name: (text | frozen)[name] for name in config.tokenizers}
+
+
+def _init(model: Any, layout: TokenLayout, seed: int) -> Tree:
+    codes = jax.numpy.zeros((1, layout.length), jax.numpy.int32)
+    return model.init(jax.random.fold_in(jax.random.key(seed), 1), codes, codes.astype(jax.numpy.float32))
+
+
+def _stored_text_tokenizer(workdir: Path, modality: str) -> dict[str, Any]:
+    path = workdir / 'tokenizers' / modality / 'tokenizer.json'
+    if not path.exists():
+        raise CheckpointError(f'{path} is missing; run train.py with this workdir')
+    return read_json(path)
+
+
+def _shower(run: Run, tokenizers: Mapping[str, Tokenizer], model: Any) -> Callable[[int, TrainState], None]:
+    """A function that draws samples of the evaluation tasks, always from the same noise and conditions."""
+    config, workdir = run.config, Path(run.workdir)
+    section = config.diffusion.sampler
+    store = TokenStore(workdir / 'tokens', 'test')
+    codes = np.stack([store[i]['codes'] for i in range(min(SHOWN, len(store)))])
+    generator = Generator(model, None, tokenizers, build_sampler(config), section.guidance, batch_size=SHOWN)
+
+    def show(step: int, state: TrainState) -> None:
+        generator.params = jax.tree.map(np.asarray, state.ema)
+        for text in config.evaluation.tasks:
+            path = workdir / 'diffusion' / 'samples' / f'{step:07d}' / f'{text.replace("->", "_to_")}.png'
+            write_bytes(path, draw_task(generator, Task.parse(text), codes))
+
+    return show
+
+
+def draw_task(generator: Generator, task: Task, codes: np.ndarray) -> bytes:
+    """A PNG of what is given, decoded from `codes int32 [B, N]`, next to what the generator makes of it."""
+    made = generator.generate_codes(task, codes)
+    decode = {name: lambda c, name=name: generator.tokenizers[name].decode(c[:, generator.layout.slice(name)])
+              for name in (*task.given, *task.generated)}
+    table = titled(task, {n: decode[n](codes) for n in task.given}, {n: decode[n](made) for n in task.generated})
+    picture = io.BytesIO()
+    draw_table(table).save(picture, 'PNG')
+    return picture.getvalue()

@@ -1,0 +1,80 @@
+"""From a config to objects: tokenizers, processes, models, samplers. Names are looked up in registries, nothing else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from vqdit.diffusion.categorical import Absorbing
+from vqdit.diffusion.samplers import SAMPLERS, Ancestral, Ordered
+from vqdit.diffusion.schedules import SCHEDULES
+from vqdit.errors import UserError, nearest
+from vqdit.models.multimodal import MultimodalDiT
+from vqdit.tokenizers.autoencoder import Autoencoder
+from vqdit.tokenizers.frozen import FrontEnd, LearnedTokenizer
+from vqdit.tokenizers.pixels import Pixels
+from vqdit.tokenizers.quantizers import QUANTIZERS
+from vqdit.tokenizers.spec import TokenLayout
+from vqdit.tokenizers.spectrogram import LogMel
+
+LEARNED_KINDS = ('pixels', 'log_mel')
+
+
+def choose(registry: Mapping[str, Any], name: str, what: str) -> Any:
+    """registry[name]. Raises UserError naming the known ones."""
+    if name not in registry:
+        raise UserError(f'{what} "{name}" is unknown; choose one of {", ".join(registry)}.{nearest(name, registry)}')
+    return registry[name]
+
+
+def learned_modalities(config: ConfigDict) -> list[str]:
+    """The modalities whose tokenizers are trained, in the order of the config."""
+    return [name for name, section in config.tokenizers.items() if section.kind in LEARNED_KINDS]
+
+
+def build_learned_tokenizer(config: ConfigDict, modality: str) -> LearnedTokenizer:
+    """The untrained tokenizer of a modality, from `config.tokenizers` and the data's size in `config.data`."""
+    section = config.tokenizers[modality]
+    front_end = _front_end(config, modality)
+    options = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in section.quantizer.items()}
+    quantizer = choose(QUANTIZERS, options.pop('name'), f'tokenizers.{modality}.quantizer.name')(**options)
+    patch = (section.patch,) * len(front_end.size)
+    autoencoder = Autoencoder(quantizer, front_end.channels, tuple(section.widths), section.blocks, patch)
+    return LearnedTokenizer(front_end, autoencoder, section.absolute_weight, section.squared_weight)
+
+
+def _front_end(config: ConfigDict, modality: str) -> FrontEnd:
+    section, data = config.tokenizers[modality], config.data
+    if section.kind == 'log_mel':
+        samples = round(data.audio.seconds * data.audio.rate)
+        return LogMel(rate=data.audio.rate, window_length=section.window, hop=section.hop, bands=section.bands,
+                      samples=samples)
+    if modality == 'video':
+        return Pixels((data.video.frames, data.video.size, data.video.size), 3)
+    return Pixels((data.image.size, data.image.size), data.image.channels)
+
+
+def build_process(config: ConfigDict) -> Absorbing:
+    """The noising process of `config.diffusion.process`."""
+    name = config.diffusion.process.schedule
+    return Absorbing(choose(SCHEDULES, name, 'diffusion.process.schedule')())
+
+
+def build_model(config: ConfigDict, layout: TokenLayout) -> MultimodalDiT:
+    """The transformer of `config.diffusion.model`."""
+    options = config.diffusion.model.to_dict()
+    dtypes = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+    options['dtype'] = choose(dtypes, options['dtype'], 'diffusion.model.dtype')
+    return MultimodalDiT(layout=layout, **options)
+
+
+def build_sampler(config: ConfigDict) -> Ancestral | Ordered:
+    """The sampler of `config.diffusion.sampler`."""
+    section = config.diffusion.sampler
+    kind = choose(SAMPLERS, section.name, 'diffusion.sampler.name')
+    options: dict[str, Any] = {'steps': section.steps, 'temperature': section.temperature,
+                               'process': build_process(config)}
+    if kind is Ordered:
+        options |= {'order': section.order, 'choice_temperature': section.choice_temperature}
+    return kind(**options)

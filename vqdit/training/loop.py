@@ -1,0 +1,151 @@
+"""The one training loop: tokenizers and diffusion differ in the loss, the batches and what is shown."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vqdit.errors import CheckpointError, NonFiniteError
+from vqdit.training.checkpoints import Checkpoints
+from vqdit.training.interruption import Request, StopFlag
+from vqdit.training.logging import MetricsLog, Progress
+from vqdit.training.report import compile_report
+from vqdit.training.sharding import place_batch, replicated, tree_shardings
+from vqdit.training.state import TrainState, Tree
+from vqdit.training.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
+SHOWN = ('loss', 'psnr', 'perplexity', 'skipped')
+"""The metrics on the progress line."""
+
+
+class BatchSource(Protocol):
+    """Batches as a pure function of the step."""
+
+    def iterate(self, start_step: int) -> Generator[Any, None, None]: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of one run share."""
+
+    config: ConfigDict
+    workdir: str
+    mesh: Mesh
+    stop: StopFlag
+    watchdog: Watchdog
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: what it is called, how long it goes on, and what it does.
+
+    Attributes:
+        name: shown in the log.
+        folder: for its checkpoints and metrics.
+        section: its settings, as `defaults.optimization` lists them.
+        step: `(state, batch, root key) -> (state, metrics)`.
+        batches: of host arrays.
+        companions: trees stored in every checkpoint beside the state, such as the frozen tokenizers.
+        show: called with the step and the state at `logging.samples_every` steps.
+    """
+
+    name: str
+    folder: str
+    section: ConfigDict
+    step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+    batches: BatchSource
+    companions: dict[str, Tree]
+    show: Callable[[int, TrainState], None] | None = None
+
+
+def fit(stage: Stage, create: Callable[[], TrainState], run: Run) -> TrainState:
+    """Trains from the newest good checkpoint, or from `create()`, to the last step; returns the state.
+
+    The result does not depend on how often the run was stopped and resumed. Raises Preempted after saving when a
+    stop was asked for, and NonFiniteError after `reliability.max_skipped` bad steps in a row.
+    """
+    shardings = tree_shardings(jax.eval_shape(create), run.config.sharding_rules, run.mesh)
+    with Checkpoints(f'{stage.folder}/checkpoints', keep=run.config.checkpoints.keep) as checkpoints:
+        state = _restore(checkpoints, create, shardings, stage)
+        if state is None:
+            state = jax.jit(create, out_shardings=shardings)()
+        if int(state.step) < stage.section.steps:
+            state = _train(stage, state, shardings, checkpoints, run)
+    return state
+
+
+def _restore(checkpoints: Checkpoints, create: Callable[[], TrainState], shardings: Tree,
+             stage: Stage) -> TrainState | None:
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+                            jax.eval_shape(create), shardings)
+    restored = checkpoints.restore({'state': abstract})
+    if restored is None:
+        return None
+    step, trees, _ = restored
+    if step > stage.section.steps:
+        raise CheckpointError(f'{stage.folder} was trained for {step} steps, more than the {stage.section.steps} '
+                              'asked for; raise steps or choose another workdir')
+    return trees['state']
+
+
+def _train(stage: Stage, state: TrainState, shardings: Tree, checkpoints: Checkpoints, run: Run) -> TrainState:
+    config, steps, everywhere = run.config, stage.section.steps, replicated(run.mesh)
+    root = jax.device_put(jax.random.key(config.seed), everywhere)
+    start, previous = int(state.step), None
+    with contextlib.closing(stage.batches.iterate(start)) as batches, _Journal(stage, start, config) as journal:
+        first = place_batch(next(batches), run.mesh)
+        run.watchdog.arm(f'compiling {stage.name}', factor=10)
+        compiled = jax.jit(stage.step, donate_argnums=0, out_shardings=(shardings, everywhere)).lower(
+            state, first, root).compile()
+        logger.info(compile_report(compiled, state, stage.name))
+        for number in range(start + 1, steps + 1):
+            batch = first if number == start + 1 else place_batch(next(batches), run.mesh)
+            state, metrics = compiled(state, batch, root)
+            run.watchdog.arm(f'{stage.name}, step {number}')
+            # The metrics of the step before are read while this one runs.
+            if previous is not None:
+                journal.read(number - 1, previous)
+            previous = metrics
+            request, last = run.stop.poll(), number == steps
+            if last or request or number % config.checkpoints.every == 0:
+                journal.read(number, previous)
+                previous = None
+                checkpoints.save(number, {'state': state} | stage.companions, wait=last or request is Request.STOP)
+            run.stop.raise_if_set()
+            if stage.show and (last or number % config.logging.samples_every == 0):
+                run.watchdog.arm(f'{stage.name}, samples at step {number}', factor=10)
+                stage.show(number, state)
+    return state
+
+
+class _Journal:
+    """Reads the metrics of every step: logs some of them, and stops a run that is no longer finite."""
+
+    def __init__(self, stage: Stage, start: int, config: ConfigDict):
+        self._stage, self._config = stage, config
+        self._log = MetricsLog(stage.folder, start)
+        self._progress = Progress(stage.name, stage.section.steps, start, stage.section.batch_size, 'examples')
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.__exit__(*exception)
+        self._log.__exit__(*exception)
+
+    def read(self, number: int, metrics: dict[str, jax.Array]) -> None:
+        skipped = int(metrics['skipped'])
+        if skipped > self._config.reliability.max_skipped:
+            raise NonFiniteError(f'{self._stage.name}: the loss or its gradient was not finite for {skipped} steps '
+                                 f'up to step {number} (loss {float(metrics["loss"])}, gradient norm '
+                                 f'{float(metrics["gradient_norm"])}); lower the learning rate or check the data')
+        self._progress.update(number, {name: value for name, value in metrics.items() if name in SHOWN})
+        if number % self._config.logging.every == 0 or number == self._stage.section.steps or skipped:
+            speed = {'examples_per_second': self._progress.items_per_second}
+            self._log.write(number, metrics | speed)

@@ -1,0 +1,106 @@
+"""The stages that train tokenizers, one for each learned modality; text tokenizers only read the captions."""
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vqdit.data import load
+from vqdit.data.batches import Batches, stack
+from vqdit.data.dataset import Dataset
+from vqdit.files import read_json, write_bytes, write_json
+from vqdit.generation.pictures import draw_table
+from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer, Tokenizer
+from vqdit.tokenizers.health import codebook_health, diagnosis, signal_to_noise
+from vqdit.tokenizers.text import ByteTokenizer, WordTokenizer, build_vocabulary
+from vqdit.training.factory import build_learned_tokenizer, learned_modalities
+from vqdit.training.loop import Run, Stage, fit
+from vqdit.training.objective import tokenizer_loss
+from vqdit.training.optimizers import build_optimizer
+from vqdit.training.state import TrainState, create_state
+from vqdit.training.steps import make_step
+
+logger = logging.getLogger(__name__)
+SHOWN, MEASURED = 16, 256
+"""Test examples in the picture of reconstructions, and behind the figures."""
+
+
+def train_tokenizers(run: Run) -> dict[str, Tokenizer]:
+    """Trains what is not trained yet; returns the tokenizer of every modality, in the order of the config."""
+    return {name: train_tokenizer(run, name) if name in learned_modalities(run.config) else text_tokenizer(run, name)
+            for name in run.config.tokenizers}
+
+
+def text_tokenizer(run: Run, modality: str) -> Tokenizer:
+    """The text tokenizer of the workdir, made from the training captions at the first call."""
+    path, section = _folder(run, modality) / 'tokenizer.json', run.config.tokenizers[modality]
+    if not path.exists():
+        if section.kind == 'words':
+            texts = load(run.config.data, 'train', modalities=(modality,))
+            vocabulary = build_vocabulary([texts[i][modality] for i in range(len(texts))])
+            tokenizer = WordTokenizer(vocabulary, section.length)
+        else:
+            tokenizer = ByteTokenizer(section.length)
+        write_json(path, tokenizer.to_json())
+    return load_text_tokenizer(read_json(path))
+
+
+def load_text_tokenizer(stored: dict[str, Any]) -> Tokenizer:
+    """The text tokenizer that `to_json` described."""
+    return WordTokenizer.from_json(stored) if stored['kind'] == 'words' else ByteTokenizer.from_json(stored)
+
+
+def train_tokenizer(run: Run, modality: str) -> FrozenTokenizer:
+    """Trains a tokenizer to its last step and freezes its averaged parameters."""
+    tokenizer = build_learned_tokenizer(run.config, modality)
+    section, folder = run.config.tokenizers[modality].training, _folder(run, modality)
+    optimizer = build_optimizer(section, section.steps)
+    key = jax.random.fold_in(jax.random.key(run.config.seed), _number(modality))
+    test = load(run.config.data, 'test', modalities=(modality,))
+
+    def show(step: int, state: TrainState) -> None:
+        show_health(folder, modality, freeze(tokenizer, state), test)
+
+    stage = Stage(
+        name=f'{modality} tokenizer', folder=str(folder), section=section,
+        step=make_step(tokenizer_loss(tokenizer, modality), optimizer, section.ema_decay, section.accumulate),
+        batches=Batches(load(run.config.data, 'train', modalities=(modality,)), section.batch_size, run.config.seed,
+                        collate=lambda examples: stack([{modality: example[modality]} for example in examples])),
+        companions={}, show=show)
+    state = fit(stage, lambda: create_state(tokenizer.init(key), optimizer), run)
+    return freeze(tokenizer, state)
+
+
+def freeze(tokenizer: LearnedTokenizer, state: TrainState) -> FrozenTokenizer:
+    """The tokenizer with its averaged parameters and its codebook, on the host."""
+    variables = {'params': state.ema} | ({'codebook': state.codebook} if state.codebook else {})
+    return FrozenTokenizer(tokenizer, jax.tree.map(np.asarray, variables))
+
+
+def show_health(folder: Path, modality: str, tokenizer: FrozenTokenizer, test: Dataset) -> None:
+    """Writes `health.json` and `reconstructions.png` of some test examples, and says what is wrong, if anything."""
+    originals = np.stack([test[i][modality] for i in range(min(MEASURED, len(test)))])
+    codes = tokenizer.encode(originals)
+    decoded = tokenizer.decode(codes)
+    health: dict[str, Any] = codebook_health(codes, tokenizer.spec.num_codes)
+    if originals.dtype == np.uint8:
+        health['psnr'] = signal_to_noise(decoded, originals, 255.0)
+    health['diagnosis'] = diagnosis(health)
+    write_json(folder / 'health.json', health)
+    picture = io.BytesIO()
+    draw_table({modality: originals[:SHOWN], 'reconstruction': decoded[:SHOWN]}).save(picture, 'PNG')
+    write_bytes(folder / 'reconstructions.png', picture.getvalue())
+    logger.info('%s tokenizer: %s', modality, ', '.join(
+        f'{name} {value:.3g}' if isinstance(value, float) else f'{name}: {value}' for name, value in health.items()))
+
+
+def _folder(run: Run, modality: str) -> Path:
+    return Path(run.workdir) / 'tokenizers' / modality
+
+
+def _number(name: str) -> int:
+    """A number for a name, the same in every process."""
+    return sum(ord(letter) * 31**place for place, letter in enumerate(name)) % 2**31
