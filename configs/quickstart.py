@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
         'text->image': 1.0, 'image->text': 1.0, 'text->audio': 1.0, 'audio->text': 1.0,
         'image->audio': 1.0, 'audio->image': 1.0, '->image,audio,text': 1.0,
     })
+    config.diffusion.model.patches = ConfigDict({'image': 2, 'audio': 2})
     config.diffusion.training.update(steps=700, batch_size=64, learning_rate=2e-3, ema_decay=0.99)
     config.diffusion.sampler.update(steps=64, batch_size=128)
     config.evaluation.tasks = tuple(config.diffusion.tasks)

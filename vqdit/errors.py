@@ -1,6 +1,7 @@
 """The errors meant for people: one line that names the thing, its value and the remedy.
 
-Every class carries the exit code of the scripts (0 is success). Anything else that is raised is a fault of vqdit.
+Every class carries the exit code of the scripts (0 is success). Anything else that is raised is a
+fault of vqdit.
 """
 
 import difflib

@@ -25,7 +25,9 @@ def write_bytes(path: str | Path, content: bytes) -> None:
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise DiskError(f'cannot write {path}: {error.strerror}; free space or choose another folder') from error
+        raise DiskError(
+            f'cannot write {path}: {error.strerror}; free space or choose another folder'
+        ) from error
 
 
 def _fill(handle: int, content: bytes) -> None:
@@ -56,7 +58,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def append_jsonl(path: str | Path, row: dict[str, Any]) -> None:
-    """Appends one line of JSON in a single write, so that a kill tears at most the last line; a torn one is replaced.
+    """Appends one line of JSON; a kill tears at most that line, and a torn one is replaced.
 
     Raises DiskError when the disc is full or the file cannot be written.
     """
@@ -66,11 +68,13 @@ def append_jsonl(path: str | Path, row: dict[str, Any]) -> None:
             file.truncate(_whole_lines(file))
             file.write(line)
     except OSError as error:
-        raise DiskError(f'cannot append to {path}: {error.strerror}; free space, then resume') from error
+        raise DiskError(
+            f'cannot append to {path}: {error.strerror}; free space, then resume'
+        ) from error
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; a torn last line is left out, any other broken line is a DataError."""
+    """The rows of a JSON-lines file but a torn last line. Raises DataError for any other one."""
     *lines, last = Path(path).read_bytes().split(b'\n')
     rows = [_parse(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     try:
@@ -83,7 +87,9 @@ def _parse(path: str | Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f'{path}, line {number} is not valid JSON ({error}); correct or delete that line') from error
+        raise DataError(
+            f'{path}, line {number} is not valid JSON ({error}); correct or delete that line'
+        ) from error
 
 
 def _whole_lines(file: IO[bytes]) -> int:

@@ -1,6 +1,8 @@
-"""What a token store says of itself: `manifest.json` for the whole, and a record of rows and sha256 for every shard."""
+"""What a token store says of itself: a manifest of the whole, and a record of every shard."""
 
+import functools
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,11 @@ class Manifest:
     fingerprints: Mapping[str, str]
     metadata: tuple[str, ...] = ()
 
-    @property
+    def __post_init__(self) -> None:
+        if self.shard_size < 1:
+            raise UserError(f'shard_size={self.shard_size} of the token store must be 1 or more')
+
+    @functools.cached_property
     def shards(self) -> list[range]:
         """The examples in each shard."""
         starts = range(0, self.count, self.shard_size)
@@ -41,36 +47,67 @@ class Manifest:
 
     @property
     def dtype(self) -> np.dtype:
-        """A record: codes of 16 bits where all of them and their masks fit, else 32; then int64 metadata."""
+        """A record: codes in 16 bits where they and their masks fit, else 32; int64 metadata."""
         width = '<u2' if self.layout.mask_ids.max() < 2**16 else '<u4'
-        return np.dtype([('codes', width, (self.layout.length,)), *((name, '<i8') for name in self.metadata)])
+        return np.dtype(
+            [('codes', width, (self.layout.length,)), *((name, '<i8') for name in self.metadata)]
+        )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """16 hexadecimal digits that name this manifest."""
+        content = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        return {'format': FORMAT, 'count': self.count, 'shard_size': self.shard_size, 'layout': self.layout.to_json(),
-                'metadata': list(self.metadata), 'fingerprints': dict(self.fingerprints)}
+        return {
+            'format': FORMAT,
+            'count': self.count,
+            'shard_size': self.shard_size,
+            'layout': self.layout.to_json(),
+            'metadata': list(self.metadata),
+            'fingerprints': dict(self.fingerprints),
+        }
 
     @classmethod
     def load(cls, folder: Path) -> 'Manifest':
-        """Reads the manifest of a store. Raises DataError when there is none, or a damaged or an older one."""
+        """Reads the manifest of a store. Raises DataError for none, a damaged or an older one."""
         path = folder / 'manifest.json'
         if not path.exists():
             raise DataError(f'there is no token store in {folder}; run train.py, which writes it')
         stored = read_json(path)
         try:
             if stored['format'] != FORMAT:
-                raise DataError(f'{path} has format {stored["format"]}, this version reads {FORMAT}; {remedy(folder)}')
-            return cls(stored['count'], stored['shard_size'], TokenLayout.from_json(stored['layout']),
-                       stored['fingerprints'], tuple(stored['metadata']))
+                raise DataError(
+                    f'{path} has format {stored["format"]}, not {FORMAT}; {remedy(folder)}'
+                )
+            return cls(
+                stored['count'],
+                stored['shard_size'],
+                TokenLayout.from_json(stored['layout']),
+                stored['fingerprints'],
+                tuple(stored['metadata']),
+            )
         except (KeyError, TypeError) as error:
             raise DataError(f'{path} is damaged ({error!r}); {remedy(folder)}') from error
 
     def check(self, folder: Path, asked: Mapping[str, Any]) -> None:
-        """Compares with the `asked` parts of a manifest as JSON. Raises UserError naming the first that differs."""
+        """Compares with the asked parts of a manifest as JSON. Raises UserError if they differ."""
         stored = self.to_json()
         for key, value in asked.items():
             if stored[key] != value:
-                raise UserError(f'the tokens in {folder} have {key} {stored[key]}, but {value} is asked for; '
-                                f'{remedy(folder)}')
+                raise UserError(
+                    f'the tokens in {folder} are of another '
+                    f'{_difference(key, stored[key], value)} is asked for; {remedy(folder)}'
+                )
+
+
+def _difference(key: str, stored: Any, asked: Any) -> str:
+    """What was written and what is asked for, down to the first entry that differs."""
+    if isinstance(stored, dict):
+        names = [name for name in {**stored, **asked} if stored.get(name) != asked.get(name)]
+        return _difference(f'{key} ({names[0]})', stored.get(names[0]), asked.get(names[0]))
+    return f'{key}: {stored!s:.200}, but {asked!s:.200}'
 
 
 def remedy(folder: Path) -> str:
@@ -81,28 +118,39 @@ def shard_path(folder: Path, shard: int) -> Path:
     return folder / f'{shard:05d}.array_record'
 
 
-def shard_finished(folder: Path, shard: int) -> bool:
-    """Whether the shard has been written to its end."""
-    return shard_path(folder, shard).with_suffix('.json').exists()
+def shard_finished(folder: Path, manifest: Manifest, shard: int) -> bool:
+    """Whether the shard has been written to its end, for this very manifest."""
+    path = shard_path(folder, shard).with_suffix('.json')
+    return path.exists() and read_json(path).get('manifest') == manifest.digest
 
 
-def finish_shard(folder: Path, shard: int, rows: int) -> None:
+def finish_shard(folder: Path, manifest: Manifest, shard: int) -> None:
     """Records that the shard is whole."""
-    path = shard_path(folder, shard)
-    write_json(path.with_suffix('.json'), {'rows': rows, 'sha256': _sha256(path)})
+    path = shard_path(folder, shard).with_suffix('.json')
+    write_json(path, _shard_record(folder, manifest, shard))
 
 
-def verify_shard(folder: Path, shard: int, rows: int) -> Path:
-    """The path of a shard that is as it was written. Raises DataError when it is missing, unfinished or changed."""
+def verify_shard(folder: Path, manifest: Manifest, shard: int) -> Path:
+    """The path of a shard. Raises DataError when it is missing, unfinished or not as written."""
     path = shard_path(folder, shard)
-    if not shard_finished(folder, shard):
+    if not path.with_suffix('.json').exists():
         raise DataError(f'{path} is not finished; run train.py again, which goes on with it')
     if not path.exists():
         raise DataError(f'{path} is missing; {remedy(folder)}')
-    recorded, found = read_json(path.with_suffix('.json')), {'rows': rows, 'sha256': _sha256(path)}
-    if recorded != found:
-        raise DataError(f'{path} is damaged: it has {found}, but was written as {recorded}; {remedy(folder)}')
+    written, found = read_json(path.with_suffix('.json')), _shard_record(folder, manifest, shard)
+    if written != found:
+        raise DataError(f'{path} is damaged: {found}, written as {written}; {remedy(folder)}')
     return path
+
+
+def _shard_record(folder: Path, manifest: Manifest, shard: int) -> dict[str, Any]:
+    """Which examples the shard holds, of which store, and its sha256 as it lies on the disc."""
+    examples = manifest.shards[shard]
+    return {
+        'examples': [examples.start, examples.stop],
+        'manifest': manifest.digest,
+        'sha256': _sha256(shard_path(folder, shard)),
+    }
 
 
 def _sha256(path: Path) -> str:

@@ -1,10 +1,11 @@
-"""The token store: the codes of every example, written once, so that training never runs an encoder.
+"""The token store: the codes of every example, written once: training never runs an encoder.
 
     tokens/train/manifest.json        what the codes are, and what made them
     tokens/train/00000.array_record   one record an example: its codes, then its metadata
-    tokens/train/00000.json           rows and sha256 of that shard; it is written last and says that the shard is whole
+    tokens/train/00000.json           what is in that shard and its sha256, written when it is whole
 
-A store that was interrupted goes on with the shards that are missing; the result is the same, byte for byte.
+A store that was interrupted goes on with the shards that are missing; the result is the same, byte
+for byte.
 """
 
 import os
@@ -19,7 +20,13 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from vqdit.data.batches import Batch, evaluation_batches
 from vqdit.data.dataset import Dataset, Example
-from vqdit.data.token_manifest import Manifest, finish_shard, shard_finished, shard_path, verify_shard
+from vqdit.data.token_manifest import (
+    Manifest,
+    finish_shard,
+    shard_finished,
+    shard_path,
+    verify_shard,
+)
 from vqdit.errors import DataError, DiskError, UserError
 from vqdit.files import write_json
 from vqdit.tokenizers.spec import TokenLayout
@@ -28,55 +35,82 @@ KEPT_IN_MEMORY = 256 * 2**20
 """Stores of up to so many bytes are read once and kept: 3 instead of 35 microseconds an example."""
 
 
-def write_store(folder: str | Path, split: str, dataset: Dataset, encode: Callable[[Batch], Any], layout: TokenLayout,
-                fingerprints: Mapping[str, str], metadata: Sequence[str] = (), shard_size: int = 4096,
-                batch_size: int = 64, progress: Callable[[int], None] = lambda examples: None,
-                process_index: int = 0, process_count: int = 1) -> None:
+def write_store(
+    folder: str | Path,
+    split: str,
+    dataset: Dataset,
+    encode: Callable[[Batch], Any],
+    layout: TokenLayout,
+    fingerprints: Mapping[str, str],
+    metadata: Sequence[str] = (),
+    shard_size: int = 4096,
+    batch_size: int = 64,
+    progress: Callable[[int], None] = lambda examples: None,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> None:
     """Writes what is missing of `folder`/`split`; a finished store is left as it is.
 
     Args:
-        encode: codes int [batch_size, N] of a batch of `evaluation_batches`, each row a pure function of its example.
+        encode: codes int [batch_size, N] of a batch as `evaluation_batches` gives it; each row must
+            be a pure function of its example.
         fingerprints: by name, of all that the codes depend on.
         metadata: names of integers in the examples to keep beside the codes, such as `label`.
         shard_size: examples in a file, for a store that is begun.
-        progress: called with the number of examples that are done; what it raises stops the writing, and finished
-            shards stay.
-        process_index, process_count: this process writes every `process_count`-th shard; the store is whole once all
-            processes have returned.
+        progress: called with the number of examples just done; what it raises stops the writing,
+            and finished shards stay.
+        process_index, process_count: this process writes every `process_count`-th shard; the store
+            is whole once all processes have returned.
 
-    Raises UserError when the folder holds a store of something else, DataError for codes outside of the layout,
-    DiskError when the disc is full.
+    Raises UserError when the folder holds a store of something else, DataError for codes outside of
+    the layout, DiskError when the disc is full.
     """
     folder = Path(folder) / split
-    manifest = _open_manifest(folder, Manifest(len(dataset), shard_size, layout, fingerprints, tuple(metadata)))
+    manifest = _open_manifest(
+        folder, Manifest(len(dataset), shard_size, layout, fingerprints, tuple(metadata))
+    )
     for shard in range(process_index, len(manifest.shards), process_count):
-        examples = manifest.shards[shard]
-        if shard_finished(folder, shard):
-            progress(len(examples))
-        else:
-            with closing(evaluation_batches(_Part(dataset, examples), batch_size,
-                                            process_index=0, process_count=1)) as batches:
-                _write_shard(shard_path(folder, shard), _records(batches, encode, manifest, progress))
-            finish_shard(folder, shard, len(examples))
+        part = _Part(dataset, manifest.shards[shard])
+        if shard_finished(folder, manifest, shard):
+            progress(len(part))
+            continue
+        batches = evaluation_batches(part, batch_size, process_index=0, process_count=1)
+        with closing(batches):
+            records = _records(batches, encode, manifest, progress)
+            _write_shard(shard_path(folder, shard), records)
+        finish_shard(folder, manifest, shard)
 
 
 class TokenStore:
-    """Random access to the codes: `store[i]` is `{'codes': int32 [N], **metadata}`, from any thread.
+    """Random access to the codes from any thread: `store[i]` is `{'codes': int32 [N], **metadata}`.
 
     Args:
         layout, fingerprints: what it is expected to hold, if given.
 
-    Raises UserError when it holds something else, DataError when it is unfinished or damaged (every shard is hashed).
+    Raises UserError when it holds something else, DataError when it is unfinished or damaged (every
+    shard is hashed).
     """
 
-    def __init__(self, folder: str | Path, split: str, layout: TokenLayout | None = None,
-                 fingerprints: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str,
+        layout: TokenLayout | None = None,
+        fingerprints: Mapping[str, str] | None = None,
+    ):
         folder = Path(folder) / split
         self.manifest = Manifest.load(folder)
-        asked = {'layout': layout and layout.to_json(), 'fingerprints': fingerprints and dict(fingerprints)}
-        self.manifest.check(folder, {key: value for key, value in asked.items() if value is not None})
-        self._paths = [verify_shard(folder, shard, len(examples))
-                       for shard, examples in enumerate(self.manifest.shards)]
+        asked = {
+            'layout': layout and layout.to_json(),
+            'fingerprints': fingerprints and dict(fingerprints),
+        }
+        self.manifest.check(
+            folder, {key: value for key, value in asked.items() if value is not None}
+        )
+        self._paths = [
+            verify_shard(folder, self.manifest, shard)
+            for shard in range(len(self.manifest.shards))
+        ]
         small = len(self) * self.manifest.dtype.itemsize <= KEPT_IN_MEMORY
         self._rows = self._read() if small else _Records(self._paths, self.manifest.dtype)
 
@@ -85,17 +119,24 @@ class TokenStore:
 
     def __getitem__(self, index: int) -> Example:
         row = self._rows[range(len(self))[index]]
-        return {'codes': row['codes'].astype(np.int32)} | {name: int(row[name]) for name in self.manifest.metadata}
+        return {'codes': row['codes'].astype(np.int32)} | {
+            name: int(row[name]) for name in self.manifest.metadata
+        }
 
     def column(self, name: str) -> np.ndarray:
-        """One kind of metadata of all examples, int64 [len]. Raises UserError when the store does not keep it."""
+        """One kind of metadata of all examples, int64 [len]. Raises UserError for one not kept."""
         if name not in self.manifest.metadata:
-            raise UserError(f'the token store keeps no "{name}" beside its codes, only {list(self.manifest.metadata)}')
+            raise UserError(
+                f'the token store keeps no "{name}" beside its codes, only '
+                f'{list(self.manifest.metadata)}'
+            )
         return self._read()[name]
 
     def _read(self) -> np.ndarray:
         """All records, in the manifest's dtype [len]."""
-        content = b''.join(record for path in self._paths for record in ArrayRecordReader(str(path)).read_all())
+        content = b''.join(
+            record for path in self._paths for record in ArrayRecordReader(str(path)).read_all()
+        )
         return np.frombuffer(content, self.manifest.dtype)
 
 
@@ -123,7 +164,7 @@ class _Part:
 
 
 def _open_manifest(folder: Path, asked: Manifest) -> Manifest:
-    """The manifest of the store, which must be the asked one but for the size of its shards; written if missing."""
+    """The manifest of the store, the asked one but for `shard_size`; written if missing."""
     if not (folder / 'manifest.json').exists():
         write_json(folder / 'manifest.json', asked.to_json())
         return asked
@@ -132,8 +173,12 @@ def _open_manifest(folder: Path, asked: Manifest) -> Manifest:
     return stored
 
 
-def _records(batches: Iterator[Batch], encode: Callable[[Batch], Any], manifest: Manifest,
-             progress: Callable[[int], None]) -> Iterator[bytes]:
+def _records(
+    batches: Iterator[Batch],
+    encode: Callable[[Batch], Any],
+    manifest: Manifest,
+    progress: Callable[[int], None],
+) -> Iterator[bytes]:
     """The records of all examples in the batches."""
     for batch in batches:
         codes = np.asarray(encode(batch))
@@ -149,18 +194,22 @@ def _records(batches: Iterator[Batch], encode: Callable[[Batch], Any], manifest:
 
 def _check_codes(codes: np.ndarray, layout: TokenLayout) -> None:
     if codes.shape[1:] != (layout.length,):
-        raise DataError(f'codes have the shape {codes.shape}, the layout asks for [B, {layout.length}]')
+        raise DataError(
+            f'codes have the shape {codes.shape}, the layout asks for [B, {layout.length}]'
+        )
     for name, part in layout.split(codes).items():
         if part.min() < 0 or part.max() >= layout.specs[name].num_codes:
-            raise DataError(f'the codes of {name} are in [{part.min()}, {part.max()}], outside of '
-                            f'[0, {layout.specs[name].num_codes}); its tokenizer and its spec disagree')
+            raise DataError(
+                f'the codes of {name} are in [{part.min()}, {part.max()}], outside of '
+                f'[0, {layout.specs[name].num_codes}); its tokenizer and its spec disagree'
+            )
 
 
 def _write_shard(path: Path, records: Iterator[bytes]) -> None:
     """Writes a whole shard under a temporary name, flushes it to the disc and renames it."""
     temporary = path.with_name(f'.{path.name}.part')
     try:
-        # Uncompressed, so that the bytes do not depend on a library's version; codes hardly shrink anyway.
+        # Uncompressed: the bytes do not depend on a library's version, and codes hardly shrink.
         writer = ArrayRecordWriter(str(temporary), 'group_size:1,uncompressed')
         for record in records:
             writer.write(record)
@@ -176,4 +225,6 @@ def _finish_file(writer: Any, temporary: Path, path: Path) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (RuntimeError, OSError) as error:
-        raise DiskError(f'cannot write {path}: {error}; free space, then run the same command again') from error
+        raise DiskError(
+            f'cannot write {path}: {error}; free space, then run the same command again'
+        ) from error

@@ -1,7 +1,7 @@
 """What an evaluation says: one measured figure a row."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +28,6 @@ class Row:
     ceiling: float | None = None
 
 
-def share(task: str, metric: str, right: Sequence[bool] | np.ndarray, ceiling: float | None = None) -> Row:
-    """The row of how many of the examples are right."""
+def share(task: str, metric: str, right: Any, ceiling: float | None = None) -> Row:
+    """The row of how many examples are right; `right` is bool [n]."""
     return Row(task, metric, float(np.mean(right)), 'fraction', len(right), ceiling)

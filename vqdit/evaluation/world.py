@@ -6,15 +6,15 @@ given modality leaves open must be distributed as the table says, given the dete
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from vqdit.data.dataset import Example
+from vqdit.data import Example
 from vqdit.data.world_captions import caption_entropy
-from vqdit.data.world_readers import read_audio, read_image, read_text, read_video
+from vqdit.data.world_readers import READERS, read_audio
 from vqdit.data.world_scenes import ATTRIBUTES, DETERMINED, conditional
 from vqdit.diffusion.clock import Task
 from vqdit.evaluation.distance import expected_total_variation, total_variation
@@ -60,8 +60,7 @@ class WorldScorer:
 
     def read(self, modality: str, items: Iterable[Any]) -> Readings:
         """The attributes that every item shows, int [n] each; UNREAD where the reader finds nothing."""
-        readers = {'image': read_image, 'video': read_video, 'text': read_text}
-        reader = readers.get(modality, lambda sound: read_audio(sound, self._rate))
+        reader = partial(read_audio, rate=self._rate) if modality == 'audio' else READERS[modality]
         readings = [reader(item) for item in items]
         return {
             name: np.array([UNREAD if reading[name] is None else reading[name] for reading in readings], int)

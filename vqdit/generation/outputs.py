@@ -5,7 +5,7 @@ File names are the modality and the index, never anything that a user or a datas
 
 import io
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from vqdit.diffusion.clock import Task
 from vqdit.errors import DiskError, UserError
 from vqdit.files import write_bytes, write_json
-from vqdit.generation.pictures import draw_table, to_image
+from vqdit.generation.pictures import Items, draw_table, to_image
 
 FRAME_MILLISECONDS = 100
 
@@ -45,8 +45,8 @@ def empty_folder(folder: Path) -> Path:
 def write_samples(
     folder: Path,
     task: Task,
-    given: Mapping[str, Sequence[Any]],
-    generated: Mapping[str, Sequence[Any]],
+    given: Mapping[str, Items],
+    generated: Mapping[str, Items],
     audio_rate: int,
     about: Mapping[str, Any],
 ) -> list[Path]:
@@ -72,12 +72,11 @@ def write_samples(
 
 
 def titled(
-    task: Task, given: Mapping[str, Sequence[Any]], generated: Mapping[str, Sequence[Any]]
-) -> dict[str, Sequence[Any]]:
-    """The columns of the table to look at: what is given next to what is generated."""
-    return {f'given {name}': given[name] for name in task.given} | {
-        name: generated[name] for name in task.generated
-    }
+    task: Task, given: Mapping[str, Items], generated: Mapping[str, Items]
+) -> dict[str, Items]:
+    """The columns of the table to look at: what is given, then what is generated."""
+    columns = {f'given {name}': given[name] for name in task.given}
+    return columns | {name: generated[name] for name in task.generated}
 
 
 def encode_item(item: Any, audio_rate: int) -> tuple[str, bytes]:
@@ -96,7 +95,7 @@ def encode_item(item: Any, audio_rate: int) -> tuple[str, bytes]:
     return 'png', buffer.getvalue()
 
 
-def _write_items(folder: Path, name: str, items: Sequence[Any], audio_rate: int) -> list[str]:
+def _write_items(folder: Path, name: str, items: Items, audio_rate: int) -> list[str]:
     names = []
     for index, item in enumerate(items):
         extension, content = encode_item(item, audio_rate)

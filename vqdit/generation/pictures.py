@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+Items = Sequence[Any] | np.ndarray
+
 CELL = 128
 MARGIN = 6
 TITLE = 18
@@ -20,7 +22,7 @@ _DECIBELS = 60.0
 _FILM_COLUMNS = 4
 
 
-def draw_table(columns: Mapping[str, Sequence[Any]]) -> Image.Image:
+def draw_table(columns: Mapping[str, Items]) -> Image.Image:
     """A picture with a titled column for every entry and a row for every sample.
 
     A column of a single item serves all rows and is drawn once.

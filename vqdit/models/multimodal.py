@@ -1,7 +1,11 @@
 """The multimodal diffusion transformer: tokens and clock in, logits for every modality out.
 
 One sequence, joint attention, one set of parameters. It knows nothing of processes, tokenizers or meshes.
+Like the published image DiT it folds patches: the codes of a block of neighbouring positions, with all their levels,
+become one place in the sequence of the trunk, and each keeps its own mask, clock and logits.
 """
+
+from collections.abc import Mapping
 
 import chex
 import flax.linen as nn
@@ -10,8 +14,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqdit.errors import UserError
-from vqdit.models.blocks import REMAT_POLICIES, RootMeanSquareNorm, clock_features, modulate, rotary_angles, stack_of_blocks
-from vqdit.tokenizers.spec import TokenLayout
+from vqdit.folding import depth_to_space, space_to_depth
+from vqdit.models.blocks import (
+    REMAT_POLICIES,
+    RootMeanSquareNorm,
+    clock_features,
+    modulate,
+    rotary_angles,
+    stack_of_blocks,
+)
+from vqdit.tokenizers.spec import TokenLayout, TokenSpec
+
+
+def fold(tokens: jax.Array, spec: TokenSpec, patch: int) -> jax.Array:
+    """[B, n, C] -> [B, n / codes in a patch, codes in a patch, C] in the order of the trunk."""
+    batch, _, channels = tokens.shape
+    rank = len(spec.grid)
+    spread = tokens.reshape(batch, *spec.grid, spec.levels * channels)
+    folded = space_to_depth(spread, (patch,) * rank)
+    return folded.reshape(batch, -1, patch**rank * spec.levels, channels)
+
+
+def unfold(places: jax.Array, spec: TokenSpec, patch: int) -> jax.Array:
+    """The inverse of `fold`: [B, m, codes in a patch, C] -> [B, n, C]."""
+    batch, *_, channels = places.shape
+    rank = len(spec.grid)
+    folded = places.reshape(batch, *(side // patch for side in spec.grid), -1)
+    return depth_to_space(folded, (patch,) * rank).reshape(batch, spec.length, channels)
 
 
 class MultimodalDiT(nn.Module):
@@ -19,16 +48,19 @@ class MultimodalDiT(nn.Module):
 
     Attributes:
         layout: the modalities and their tokens; N is its length.
+        patches: side of the blocks of positions that are folded, by modality; 1 where nothing is said.
         width, depth, heads: of the trunk.
         expansion: hidden width of the SwiGLU over the width; 8/3 makes it as large as a plain MLP of 4.
         remat: what the backward pass computes again; see `blocks.stack_of_blocks`.
-        dtype: of the computation; parameters, norms, modulation inputs and logits are fp32.
+        dtype: of the computation; parameters, norms, clock features and logits are fp32.
         implementation: of the attention, passed to `jax.nn.dot_product_attention`.
 
-    Raises UserError when the heads do not divide the width into even parts, or remat is unknown.
+    Raises UserError when the heads do not divide the width into even parts, a patch does not divide its grid, or
+    remat is unknown.
     """
 
     layout: TokenLayout
+    patches: Mapping[str, int]
     width: int = 128
     depth: int = 4
     heads: int = 4
@@ -42,37 +74,63 @@ class MultimodalDiT(nn.Module):
             raise UserError(f'width {self.width} must be divisible by twice the {self.heads} heads')
         if self.remat not in REMAT_POLICIES:
             raise UserError(f'remat "{self.remat}" is unknown; choose one of {", ".join(REMAT_POLICIES)}')
+        for name, spec in self.layout.specs.items():
+            if any(side % self._patch(name) for side in spec.grid):
+                raise UserError(f'the patch {self._patch(name)} of {name} does not divide its token grid {spec.grid}')
         super().__post_init__()
 
     @nn.compact
     def __call__(self, codes: jax.Array, clock: jax.Array) -> dict[str, jax.Array]:
         chex.assert_equal_shape([codes, clock])
         chex.assert_axis_dimension(codes, 1, self.layout.length)
-        x = self._embed(codes)
-        context = nn.silu(nn.Dense(self.width, name='clock_in')(clock_features(clock)))
+        x, features = self._embed(codes), self._clock(clock)
+        context = nn.silu(nn.Dense(self.width, dtype=self.dtype, name='clock_in')(features))
         modulation = nn.Dense(6 * self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype,
                               name='clock_out')(context)
         blocks = stack_of_blocks(self.depth, self.remat, heads=self.heads, hidden=self._hidden(), dtype=self.dtype,
                                  implementation=self.implementation)
         x, _ = blocks(x, modulation, jnp.asarray(self._angles()))
         shift, scale = jnp.split(modulation[..., :2 * self.width], 2, axis=-1)
-        x = modulate(RootMeanSquareNorm(scaled=False)(x), shift, scale)
-        return {name: nn.Dense(spec.num_codes, kernel_init=nn.initializers.zeros, dtype=self.dtype,
-                               name=f'head_{name}')(x[:, self.layout.slice(name)]).astype(jnp.float32)
-                for name, spec in self.layout.specs.items()}
+        return self._logits(modulate(RootMeanSquareNorm(scaled=False)(x), shift, scale))
 
     def _embed(self, codes: jax.Array) -> jax.Array:
-        """Embeddings [B, N, D] of the codes, with a learned place for every token of the layout."""
-        # One row more than there are codes: the mask.
-        parts = {name: nn.Embed(spec.num_codes + 1, self.width, dtype=self.dtype, name=f'embed_{name}',
-                                embedding_init=nn.initializers.normal(0.5))(codes[:, self.layout.slice(name)])
-                 for name, spec in self.layout.specs.items()}
-        places = self.param('places', nn.initializers.normal(0.5), (self.layout.length, self.width))
-        return self.layout.join(parts) + places[None].astype(self.dtype)
+        """The trunk's input [B, M, D]: embedded codes, folded, with a learned vector for every place."""
+        parts = []
+        for name, spec in self.layout.specs.items():
+            # One row more than there are codes: the mask.
+            embedding = nn.Embed(spec.num_codes + 1, self.width, dtype=self.dtype, name=f'embed_{name}',
+                                 embedding_init=nn.initializers.normal(1.0))
+            folded = fold(embedding(codes[:, self.layout.slice(name)]), spec, self._patch(name))
+            flat = folded.reshape(*folded.shape[:2], -1)
+            parts.append(nn.Dense(self.width, dtype=self.dtype, name=f'fold_{name}')(flat))
+        x = jnp.concatenate(parts, axis=1)
+        places = self.param('places', nn.initializers.normal(0.5), x.shape[1:])
+        return x + places[None].astype(self.dtype)
+
+    def _clock(self, clock: jax.Array) -> jax.Array:
+        """Features of the clock, averaged over the codes of a place, fp32 [B, M, features]."""
+        return jnp.concatenate([
+            fold(clock_features(clock[:, self.layout.slice(name)]), spec, self._patch(name)).mean(axis=2)
+            for name, spec in self.layout.specs.items()], axis=1)
+
+    def _logits(self, x: jax.Array) -> dict[str, jax.Array]:
+        logits, start = {}, 0
+        for name, spec in self.layout.specs.items():
+            codes_in_patch = self._patch(name) ** len(spec.grid) * spec.levels
+            part = x[:, start:start + spec.length // codes_in_patch]
+            start += part.shape[1]
+            head = nn.DenseGeneral((codes_in_patch, spec.num_codes), kernel_init=nn.initializers.zeros,
+                                   dtype=self.dtype, name=f'head_{name}')
+            logits[name] = unfold(head(part), spec, self._patch(name)).astype(jnp.float32)
+        return logits
 
     def _angles(self) -> np.ndarray:
-        positions = np.concatenate([spec.positions() for spec in self.layout.specs.values()])
-        return rotary_angles(positions, self.width // self.heads)
+        positions = [TokenSpec(tuple(side // self._patch(name) for side in spec.grid), 1).positions()
+                     for name, spec in self.layout.specs.items()]
+        return rotary_angles(np.concatenate(positions), self.width // self.heads)
+
+    def _patch(self, name: str) -> int:
+        return self.patches.get(name, 1)
 
     def _hidden(self) -> int:
-        return int(round(self.width * self.expansion / 32)) * 32
+        return round(self.width * self.expansion / 32) * 32

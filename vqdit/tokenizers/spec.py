@@ -42,7 +42,7 @@ class TokenSpec:
         return self.num_codes
 
     def positions(self) -> np.ndarray:
-        """Position ids, int32 [length, 4]: three axes (time, height, width; missing ones 0) and the level."""
+        """Position ids, int32 [length, 4]: time, height, width (0 where there is none), level."""
         axes = len(self.grid)
         index = np.indices((*self.grid, self.levels)).reshape(axes + 1, -1).T
         padded = np.zeros((self.length, 4), np.int32)
@@ -55,13 +55,15 @@ class TokenSpec:
 
 @dataclass(frozen=True, eq=False)
 class TokenLayout:
-    """The order of the modalities in the one sequence of `length` tokens that the transformer sees."""
+    """The order of the modalities in the one sequence of tokens that the transformer sees."""
 
     specs: Mapping[str, TokenSpec]
 
     def __eq__(self, other: object) -> bool:
         # Unlike in a dict, the order of the modalities counts.
-        return isinstance(other, TokenLayout) and tuple(self.specs.items()) == tuple(other.specs.items())
+        return isinstance(other, TokenLayout) and tuple(self.specs.items()) == tuple(
+            other.specs.items()
+        )
 
     def __hash__(self) -> int:
         return hash(tuple(self.specs.items()))
@@ -78,8 +80,10 @@ class TokenLayout:
         """Where the tokens of a modality stand. Raises UserError for one that the layout lacks."""
         if modality not in self.specs:
             known = ', '.join(self.specs)
-            raise UserError(f'modality "{modality}" is not in this model, which has {known}.'
-                            f'{nearest(modality, self.specs)}')
+            raise UserError(
+                f'modality "{modality}" is not in this model, which has {known}.'
+                f'{nearest(modality, self.specs)}'
+            )
         start = 0
         for name, spec in self.specs.items():
             if name == modality:
@@ -109,10 +113,17 @@ class TokenLayout:
 
     def to_json(self) -> list[dict[str, Any]]:
         """A list in the order of the sequence, the inverse of `from_json`."""
-        return [{'modality': name, **asdict(spec), 'grid': list(spec.grid)} for name, spec in self.specs.items()]
+        return [
+            {'modality': name, **asdict(spec), 'grid': list(spec.grid)}
+            for name, spec in self.specs.items()
+        ]
 
     @classmethod
     def from_json(cls, content: Sequence[Mapping[str, Any]]) -> 'TokenLayout':
         """The layout that `to_json` wrote. Raises KeyError or TypeError for anything else."""
-        return cls({part['modality']: TokenSpec(tuple(part['grid']), part['num_codes'], part['levels'])
-                    for part in content})
+        return cls(
+            {
+                part['modality']: TokenSpec(tuple(part['grid']), part['num_codes'], part['levels'])
+                for part in content
+            }
+        )

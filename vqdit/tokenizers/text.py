@@ -1,7 +1,7 @@
 """Text as tokens: bytes, words, or the names of classes. Plain Python and NumPy.
 
-Padding is an ordinary code, which a model learns to generate: it ends the text. Nothing that can be written in a text
-stands for it or for the unknown word.
+Padding is an ordinary code, which a model learns to generate: it ends the text. Nothing that can be
+written in a text stands for it or for the unknown word.
 """
 
 import functools
@@ -32,15 +32,22 @@ class TextTokenizer:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """The tokenizer that `to_json` described. Raises DataError when it is damaged or not of this class."""
+        """The tokenizer that `to_json` described. Raises DataError for one of another class."""
         name, kind = content.get('kind'), KINDS.get(str(content.get('kind')))
         if kind is None or not issubclass(kind, cls):
-            raise DataError(f'a saved tokenizer is of kind "{name}", not one of {", ".join(KINDS)} for {cls.__name__}')
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+            raise DataError(
+                f'a saved tokenizer is of kind "{name}", which is no {cls.__name__}; train it again'
+            )
+        fields = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in content.items()
+        }
         try:
             return kind(**{key: value for key, value in fields.items() if key != 'kind'})
         except TypeError as error:
-            raise DataError(f'a saved tokenizer of kind "{name}" is damaged ({error}); train it again') from error
+            raise DataError(
+                f'a saved tokenizer of kind "{name}" is damaged ({error}); train it again'
+            ) from error
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -62,13 +69,13 @@ class ByteTokenizer(TextTokenizer):
     def encode(self, texts: Sequence[str], strict: bool = True) -> np.ndarray:
         """Codes int32 [B, length].
 
-        Raises UserError, when `strict`, for a text that is too long or holds half a surrogate pair; otherwise the
-        text is cut between two characters and the surrogate becomes a question mark.
+        Raises UserError, when `strict`, for a text that is too long or holds half a surrogate pair;
+        otherwise it is cut between two characters, and the surrogate becomes a question mark.
         """
         return _pad([self._bytes(text, strict) for text in texts], self.length, padding=256)
 
     def decode(self, codes: np.ndarray) -> list[str]:
-        """The texts of codes [B, length], up to the first padding; what is not UTF-8 becomes U+FFFD."""
+        """The texts of codes [B, length] up to the padding; what is not UTF-8 becomes U+FFFD."""
         return [bytes(row).decode(errors='replace') for row in _unpad(codes, padding=256)]
 
     def misfits(self, texts: Iterable[str]) -> dict[str, int]:
@@ -79,13 +86,17 @@ class ByteTokenizer(TextTokenizer):
         try:
             content = text.encode(errors='strict' if strict else 'replace')
         except UnicodeEncodeError as error:
-            raise UserError(f'the text {text!r} is not valid Unicode ({error.reason}); correct it') from error
+            raise UserError(
+                f'the text {text!r} is not valid Unicode ({error.reason}); correct it'
+            ) from error
         if len(content) <= self.length:
             return content
         if strict:
-            raise UserError(f'the text "{_brief(text)}" has {len(content)} bytes, more than the {self.length} of this '
-                            'model; shorten it')
-        return content[:self.length].decode(errors='ignore').encode()
+            raise UserError(
+                f'the text "{_brief(text)}" has {len(content)} bytes, more than the {self.length} '
+                'of this model; shorten it'
+            )
+        return content[: self.length].decode(errors='ignore').encode()
 
 
 @dataclass(frozen=True)
@@ -110,8 +121,8 @@ class WordTokenizer(TextTokenizer):
     def encode(self, texts: Sequence[str], strict: bool = True) -> np.ndarray:
         """Codes int32 [B, length].
 
-        Raises UserError, when `strict`, for a text with too many words or an unknown one; otherwise it is cut and the
-        unknown word has a code of its own.
+        Raises UserError, when `strict`, for a text with too many words or an unknown one; otherwise
+        it is cut, and the unknown word has a code of its own.
         """
         return _pad([self._words(text, strict) for text in texts], self.length, self.padding)
 
@@ -121,10 +132,12 @@ class WordTokenizer(TextTokenizer):
         return [' '.join(words[code] for code in row) for row in _unpad(codes, self.padding)]
 
     def misfits(self, texts: Iterable[str]) -> dict[str, int]:
-        """How many texts are `cut`, and how many words are `unknown`, when they are encoded without `strict`."""
+        """How many texts are `cut` and words `unknown` when they are encoded without `strict`."""
         words = [text.split() for text in texts]
-        return {'cut': sum(len(text) > self.length for text in words),
-                'unknown': sum(word not in self._codes for text in words for word in text)}
+        return {
+            'cut': sum(len(text) > self.length for text in words),
+            'unknown': sum(word not in self._codes for text in words for word in text),
+        }
 
     @functools.cached_property
     def _codes(self) -> dict[str, int]:
@@ -133,13 +146,17 @@ class WordTokenizer(TextTokenizer):
     def _words(self, text: str, strict: bool) -> list[int]:
         words = text.split()
         if strict and len(words) > self.length:
-            raise UserError(f'the text "{_brief(text)}" has {len(words)} words, more than the {self.length} of this '
-                            'model; shorten it')
+            raise UserError(
+                f'the text "{_brief(text)}" has {len(words)} words, more than the {self.length} '
+                'of this model; shorten it'
+            )
         for word in words if strict else ():
             if word not in self._codes:
-                raise UserError(f'the word "{_brief(word)}" is not among the {len(self.vocabulary)} words that this '
-                                f'model knows; use another.{nearest(word, self.vocabulary)}')
-        return [self._codes.get(word, self.padding + 1) for word in words[:self.length]]
+                raise UserError(
+                    f'the word "{_brief(word)}" is not among the {len(self.vocabulary)} words that '
+                    f'this model knows; use another.{nearest(word, self.vocabulary)}'
+                )
+        return [self._codes.get(word, self.padding + 1) for word in words[: self.length]]
 
 
 @dataclass(frozen=True)
@@ -157,8 +174,10 @@ class LabelTokenizer(TextTokenizer):
         """Codes int32 [B, 1]. Raises UserError for a name that is no class."""
         for name in names:
             if name not in self.names:
-                raise UserError(f'"{_brief(name)}" is none of the {len(self.names)} classes of this model; use another.'
-                                f'{nearest(name, self.names)}')
+                raise UserError(
+                    f'"{_brief(name)}" is none of the {len(self.names)} classes of this model; '
+                    f'use another.{nearest(name, self.names)}'
+                )
         return np.array([[self.names.index(name)] for name in names], np.int32).reshape(-1, 1)
 
     def decode(self, codes: np.ndarray) -> list[str]:
@@ -166,7 +185,9 @@ class LabelTokenizer(TextTokenizer):
         return [self.names[code] for code in np.asarray(codes)[:, 0].tolist()]
 
 
-KINDS: dict[str, type[Any]] = {kind.kind: kind for kind in (ByteTokenizer, WordTokenizer, LabelTokenizer)}
+KINDS: dict[str, type[Any]] = {
+    kind.kind: kind for kind in (ByteTokenizer, WordTokenizer, LabelTokenizer)
+}
 
 
 def build_vocabulary(texts: Iterable[str], size: int | None = None) -> tuple[str, ...]:
@@ -183,14 +204,14 @@ def build_vocabulary(texts: Iterable[str], size: int | None = None) -> tuple[str
 def _pad(rows: Sequence[Sequence[int]], length: int, padding: int) -> np.ndarray:
     codes = np.full((len(rows), length), padding, np.int32)
     for padded, row in zip(codes, rows):
-        padded[:len(row)] = list(row)
+        padded[: len(row)] = list(row)
     return codes
 
 
 def _unpad(codes: np.ndarray, padding: int) -> list[list[int]]:
     """The codes of each row before the first padding."""
     rows = np.asarray(codes).tolist()
-    return [row[:row.index(padding)] if padding in row else row for row in rows]
+    return [row[: row.index(padding)] if padding in row else row for row in rows]
 
 
 def _brief(text: str) -> str:

@@ -66,8 +66,8 @@ class CheckpointReader:
         """The newest whole checkpoint (or that of `step`), or None where the folder holds none.
 
         `abstract_trees` names the trees to read, all of those saved or some, as ShapeDtypeStructs with
-        shardings on any devices. Raises CheckpointError when a leaf has another shape or dtype, when the
-        checkpoint of `step` is damaged, and when all checkpoints are.
+        shardings on any devices; a leaf without one goes to the first device. Raises CheckpointError when a
+        leaf has another shape or dtype, when the checkpoint of `step` is damaged, and when all are.
         """
         if step is not None:
             return self._load(abstract_trees, step)
@@ -98,14 +98,10 @@ class CheckpointReader:
         leaves = {name: fingerprint.leaves_by_path(tree) for name, tree in abstract_trees.items()}
         for name in abstract_trees:
             checkpoint_record.compare(record, name, leaves[name], self._path(step))
-            if any(leaf.sharding is None for leaf in leaves[name].values()):
-                raise TypeError(
-                    f'{name} has abstract leaves without a sharding; say where each is to be restored'
-                )
         trees = {}
         with _quiet_orbax():
             try:
-                stored = {name: nested(leaves[name]) for name in leaves if leaves[name]}
+                stored = {name: _placed(nested(leaves[name])) for name in leaves if leaves[name]}
                 loaded = ocp.load_checkpointables(self._path(step), stored) if stored else {}
                 for name, tree in abstract_trees.items():
                     found = traverse_util.flatten_dict(loaded.get(name, {}), sep='/')
@@ -145,6 +141,16 @@ class CheckpointReader:
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves by path as nested dicts, the form in which every kind of tree is stored."""
     return traverse_util.unflatten_dict(leaves, sep='/')
+
+
+def _placed(tree: Any) -> Any:
+    """Abstract leaves that all say where they go; Orbax would else read the devices of the saving run."""
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, 'sharding', None) or first)
+
+    return jax.tree.map(place, tree)
 
 
 def one_line(error: BaseException) -> str:

@@ -29,7 +29,7 @@ def make(
 ) -> Record:
     """The record of `trees` at `step`, as JSON gives it back.
 
-    Raises NonFiniteError naming a leaf with NaN or infinity, TypeError for one without elements.
+    Raises NonFiniteError naming a leaf with NaN or infinity, TypeError naming one that would not come back.
     """
     rows = {name: _rows(step, name, tree) for name, tree in trees.items()}
     record = {'format': FORMAT, 'step': step, 'metrics': metrics, 'metadata': metadata, 'trees': rows}
@@ -99,6 +99,8 @@ def _rows(step: int, name: str, tree: Any) -> dict[str, tuple]:
             raise TypeError(
                 f'{name}/{path} has shape {summary.shape}; Orbax saves no arrays without elements'
             )
+        if jax.dtypes.canonicalize_dtype(summary.dtype) != summary.dtype:
+            raise TypeError(f'{name}/{path} is {summary.dtype}, which JAX would cut to 32 bits; convert it')
         rows[path] = summary[:4]
     return rows
 

@@ -36,7 +36,7 @@ class Checkpoints(CheckpointReader):
     """
 
     def __init__(self, folder: str | Path, keep: int = 2, best_metric: str | None = None):
-        """The best has the lowest `best_metric` of the metrics saved. Raises DiskError if the folder cannot be."""
+        """The best has the lowest `best_metric` of the metrics saved. Raises DiskError."""
         super().__init__(folder, best_metric)
         self._keep = keep
         self._pending: tuple[int, ocp.AsyncResponse] | None = None
@@ -75,7 +75,7 @@ class Checkpoints(CheckpointReader):
         if step in self.steps:
             return
         record = checkpoint_record.make(step, trees, metrics or {}, metadata or {})
-        self._check_space(sum(leaf.nbytes for leaf in jax.tree.leaves(dict(trees))))
+        self._check_space(step, sum(leaf.nbytes for leaf in jax.tree.leaves(dict(trees))))
         leaves = {name: fingerprint.leaves_by_path(tree) for name, tree in trees.items()}
         stored = {name: nested(leaves[name]) for name in leaves if leaves[name]}
         response = self._attempt(
@@ -95,8 +95,13 @@ class Checkpoints(CheckpointReader):
         """Ends the save under way and deletes what need not be kept. Raises DiskError if that save failed."""
         if self._pending is None:
             return
-        (step, response), self._pending = self._pending, None
-        self._attempt(step, response.result)
+        step, response = self._pending
+        try:
+            self._attempt(step, response.result)
+        except Exception:  # Told once; after Ctrl-C instead the save is still under way.
+            self._pending = None
+            raise
+        self._pending = None
         self._damaged.discard(step)
         if jax.process_index() == 0:
             for unwanted in self._unwanted(step):
@@ -121,8 +126,9 @@ class Checkpoints(CheckpointReader):
                 f'the newest complete one is {self.latest_step}; free space, then run the same command again'
             ) from error
 
-    def _check_space(self, size: int) -> None:
-        free, needed = shutil.disk_usage(self.folder).free, math.ceil(FREE_SPACE_FACTOR * size)
+    def _check_space(self, step: int, size: int) -> None:
+        free = self._attempt(step, lambda: shutil.disk_usage(self.folder).free)
+        needed = math.ceil(FREE_SPACE_FACTOR * size)
         if any_process(free < needed)[0]:
             raise DiskError(
                 f'{self.folder} has {free / 1e6:.0f} MB free, a checkpoint needs {needed / 1e6:.0f} MB; '

@@ -70,6 +70,7 @@ def defaults() -> ConfigDict:
             'process': {'schedule': 'linear'},
             'tasks': {},                 # written task -> weight in training
             'model': {
+                'patches': {},           # modality -> side of the blocks of codes that share a place in the trunk
                 'width': 128, 'depth': 4, 'heads': 4, 'expansion': 8 / 3,
                 'remat': 'none',         # or "dots", "full": less memory, more computation
                 'dtype': 'float32',      # of the computation; "bfloat16" on accelerators

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from ml_collections import ConfigDict
 
 from vqdit.diffusion.categorical import Absorbing
@@ -65,6 +66,7 @@ def build_model(config: ConfigDict, layout: TokenLayout) -> MultimodalDiT:
     """The transformer of `config.diffusion.model`."""
     options = config.diffusion.model.to_dict()
     dtypes = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+    options['patches'] = FrozenDict(options['patches'])
     options['dtype'] = choose(dtypes, options['dtype'], 'diffusion.model.dtype')
     return MultimodalDiT(layout=layout, **options)
 

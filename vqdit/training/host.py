@@ -24,7 +24,7 @@ def prepare_host(cpu_devices: int = 0) -> str:
     count = cpu_devices or len(os.sched_getaffinity(0))
     jax.config.update('jax_num_cpu_devices', count)
     # XLA's thread pool: a program whose collectives wait on every thread would wait for ever.
-    os.environ.setdefault('NPROC', str(max(8, 4 * count)))
+    os.environ.setdefault('NPROC', str(max(16, 8 * count)))
     kept = _keep_freed_memory()
     return f'CPU: {count} virtual device{"s" * (count > 1)}; freed memory {"kept" if kept else "returned"} by malloc'
 

@@ -36,7 +36,6 @@ class MetricsLog:
         self._trackers: list[trackers.Background] = []
         if jax.process_index() == 0:
             _keep_rows_up_to(step, self._path)
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             board = functools.partial(trackers.TensorBoard, self._path.parent / 'tensorboard', step)
             self._trackers.append(trackers.Background('TensorBoard', board))
             if wandb_project:
@@ -59,10 +58,11 @@ class MetricsLog:
         numbers = [np.asarray(value).item() for value in jax.device_get(list(metrics.values()))]
         values = dict(zip(metrics, numbers))
         if jax.process_index() == 0:
-            finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-            files.append_jsonl(self._path, {'step': step, 'time': round(time.time(), 3), **finite})
+            row = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            files.append_jsonl(self._path, {'step': step, 'time': round(time.time(), 3), **row})
+            finite = {name: value for name, value in values.items() if math.isfinite(value)}
             for tracker in self._trackers:
-                tracker.send('scalars', step, values)
+                tracker.send('scalars', step, finite)
         return values
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
@@ -150,10 +150,9 @@ class Progress:
 
 
 def _keep_rows_up_to(step: int, path: Path) -> None:
-    """Drops rows of later steps and a torn last row, which would spoil the next one."""
-    if path.exists():
-        rows = [row for row in files.read_jsonl(path) if row['step'] <= step]
-        files.write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
+    """Drops rows of later steps and a torn last row, which would spoil the next one; makes the file."""
+    rows = files.read_jsonl(path) if path.exists() else []
+    files.write_text(path, ''.join(json.dumps(row) + '\n' for row in rows if row['step'] <= step))
 
 
 def _clock(seconds: float) -> str:

@@ -117,7 +117,8 @@ def _train(stage: Stage, state: TrainState, shardings: Tree, checkpoints: Checkp
                 journal.read(number, previous)
                 previous = None
                 checkpoints.save(number, {'state': state} | stage.companions, wait=last or request is Request.STOP)
-            run.stop.raise_if_set()
+            if request is Request.STOP:
+                run.stop.raise_if_set()
             if stage.show and (last or number % config.logging.samples_every == 0):
                 run.watchdog.arm(f'{stage.name}, samples at step {number}', factor=10)
                 stage.show(number, state)

@@ -1,0 +1,82 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vqdit.errors import UserError
+from vqdit.folding import depth_to_space, space_to_depth
+from vqdit.tokenizers.autoencoder import Autoencoder, grid_of
+from vqdit.tokenizers.quantizers import FiniteScalarQuantizer, VectorQuantizer
+
+SIZES = {1: (16,), 2: (8, 12), 3: (4, 8, 8)}
+
+
+def _small(rank, quantizer=None):
+    return Autoencoder(quantizer or FiniteScalarQuantizer((5, 5)), 3, (8, 8), 1, (2,) * rank)
+
+
+@pytest.mark.parametrize('rank', [1, 2, 3])
+def test_folding_into_channels_is_undone(rank):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *SIZES[rank], 3)), jnp.float32)
+    patch = (2, 4, 2)[:rank]
+    folded = space_to_depth(x, patch)
+    assert folded.shape[1:-1] == tuple(s // p for s, p in zip(SIZES[rank], patch))
+    np.testing.assert_array_equal(depth_to_space(folded, patch), x)
+
+
+def test_a_patch_is_a_block_of_neighbours():
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(space_to_depth(x, (2, 2))[0, 0, 1], [2, 3, 6, 7])
+
+
+@pytest.mark.parametrize('rank', [1, 2, 3])
+def test_decoding_codes_is_decoding_vectors_bit_for_bit(rank):
+    model = _small(rank)
+    x = jax.random.normal(jax.random.key(0), (2, *SIZES[rank], 3))
+    variables = model.init(jax.random.key(1), x)
+    codes = model.apply(variables, x, method='encode')
+    assert codes.shape == (2, *grid_of(SIZES[rank], (2,) * rank, 2), 1)
+    assert codes.dtype == jnp.int32
+    decoded = model.apply(variables, codes, method='decode')
+    np.testing.assert_array_equal(decoded, model.apply(variables, x).output)
+    assert decoded.shape == x.shape
+
+
+def test_an_item_does_not_depend_on_its_batch():
+    model = _small(2)
+    x = jax.random.normal(jax.random.key(0), (4, *SIZES[2], 3))
+    variables = model.init(jax.random.key(1), x)
+    whole = model.apply(variables, x, method='encode')
+    alone = model.apply(variables, x[2:3], method='encode')
+    np.testing.assert_array_equal(whole[2:3], alone)
+
+
+def test_codebook_state_is_handed_back():
+    model = _small(2, VectorQuantizer(num_codes=8, dimension=4))
+    x = jax.random.normal(jax.random.key(0), (2, *SIZES[2], 3))
+    variables = model.init(jax.random.key(1), x)
+    assert not bool(variables['codebook']['quantizer']['initialised'])
+    _, changed = model.apply(variables, x, train=True, key=jax.random.key(2), mutable=['codebook'])
+    assert bool(changed['codebook']['quantizer']['initialised'])
+
+
+def test_every_parameter_of_encoder_and_decoder_learns():
+    model = _small(2)
+    x = jax.random.normal(jax.random.key(0), (2, *SIZES[2], 3))
+    variables = model.init(jax.random.key(1), x)
+    # The last convolution of a block starts at zero, which hides what lies before it for one step.
+    variables = jax.tree.map(lambda v: v + 0.05, variables)
+    gradient = jax.grad(lambda v: jnp.mean((model.apply(v, x).output - x) ** 2))(variables)
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_sizes_that_do_not_divide_are_refused():
+    with pytest.raises(UserError, match=r'\(30, 32\).*\(8, 8\)'):
+        grid_of((30, 32), (4, 4), 2)
+
+
+def test_wrong_channels_are_refused_at_trace_time():
+    model = _small(2)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, *SIZES[2], 3)))
+    with pytest.raises(AssertionError):
+        model.apply(variables, jnp.zeros((1, *SIZES[2], 1)))

@@ -1,0 +1,61 @@
+import jax
+import numpy as np
+import pytest
+
+from vqdit.tokenizers.autoencoder import Autoencoder
+from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer
+from vqdit.tokenizers.health import codebook_health, diagnosis, signal_to_noise
+from vqdit.tokenizers.losses import peak_signal_to_noise, reconstruction_loss
+from vqdit.tokenizers.pixels import Pixels
+from vqdit.tokenizers.quantizers import FiniteScalarQuantizer
+
+
+@pytest.fixture(scope='module')
+def frozen():
+    tokenizer = LearnedTokenizer(Pixels((8, 8), 3), Autoencoder(FiniteScalarQuantizer((5, 5)), 3, (8,), 1, (2, 2)))
+    return FrozenTokenizer(tokenizer, jax.device_get(tokenizer.init(jax.random.key(0))), batch_size=4)
+
+
+def _pictures(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
+
+
+def test_pixels_come_back():
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    front_end = Pixels((16, 16), 1)
+    x = front_end.analyse(pixels)
+    assert float(x.min()) == -1 and float(x.max()) == 1
+    np.testing.assert_array_equal(front_end.synthesise(x), pixels)
+    np.testing.assert_array_equal(front_end.synthesise(x * 9)[0, 0, 0], [0])
+
+
+def test_codes_do_not_depend_on_how_the_data_is_cut(frozen):
+    pictures = _pictures(7)
+    codes = frozen.encode(pictures)
+    assert codes.shape == (7, frozen.spec.length) and frozen.spec.grid == (4, 4)
+    np.testing.assert_array_equal(codes, np.concatenate([frozen.encode(pictures[i:i + 1]) for i in range(7)]))
+    decoded = frozen.decode(codes)
+    assert decoded.dtype == np.uint8 and decoded.shape == pictures.shape
+
+
+def test_fingerprint_names_the_parameters(frozen):
+    again = FrozenTokenizer(frozen.tokenizer, frozen.variables)
+    assert again.fingerprint == frozen.fingerprint
+    leaf, structure = jax.tree.flatten(frozen.variables)
+    changed = jax.tree.unflatten(structure, [leaf[0] + 1e-7 * (1 + abs(leaf[0])), *leaf[1:]])
+    assert FrozenTokenizer(frozen.tokenizer, changed).fingerprint != frozen.fingerprint
+
+
+def test_losses_are_what_they_say():
+    output, target = np.array([[0.0, 1.0]], np.float32), np.array([[0.5, 0.0]], np.float32)
+    assert float(reconstruction_loss(output, target, 2.0, 0.0)) == pytest.approx(2 * 0.75)
+    assert float(reconstruction_loss(output, target, 0.0, 3.0)) == pytest.approx(3 * 0.625)
+    assert float(peak_signal_to_noise(output, target)) == pytest.approx(10 * np.log10(4 / 0.625), rel=1e-5)
+    assert signal_to_noise(np.zeros(4, np.uint8), np.full(4, 10, np.uint8), 255.0) == pytest.approx(28.1308, abs=1e-3)
+
+
+def test_health_in_numbers_and_words():
+    even = codebook_health(np.arange(8), 16)
+    assert even['usage'] == 0.5 and even['perplexity'] == pytest.approx(8) and even['entropy_bits'] == pytest.approx(3)
+    assert diagnosis(even) == 'healthy'
+    assert 'collapsed' in diagnosis(codebook_health(np.zeros(100, int), 16))

@@ -1,0 +1,19 @@
+"""Measures a trained workdir and writes its report.
+
+python -m vqdit.evaluation --workdir=runs/quickstart
+"""
+
+from absl import flags
+
+from vqdit.command import run
+from vqdit.evaluation.report import evaluate
+
+WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the trained model', required=True)
+
+
+def main() -> None:
+    evaluate(WORKDIR.value)
+
+
+if __name__ == '__main__':
+    run(main)
