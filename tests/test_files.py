@@ -47,7 +47,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(DiskError, match='file/a.json'):
+    with pytest.raises(DiskError, match=r'file/a\.json'):
         files.write_json(tmp_path / 'file' / 'a.json', {})
     with pytest.raises(DiskError, match='cannot append'):
         files.append_jsonl(tmp_path / 'file' / 'a.jsonl', {})
@@ -55,21 +55,23 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
 
 def test_readers_see_the_old_or_the_new_file_whenever_the_writer_is_killed(tmp_path):
     path = tmp_path / 'a.json'
-    script = ('import sys; from vqdit import files\n'
-              'i = 0\n'
-              'while True:\n'
-              '    files.write_json(sys.argv[1], {"number": i, "filler": [i] * 20_000}); i += 1')
+    script = (
+        'import sys; from vqdit import files\n'
+        'i = 0\n'
+        'while True:\n'
+        '    files.write_json(sys.argv[1], {"number": i, "filler": [i] * 20_000}); i += 1'
+    )
     for _ in range(3):
+        path.unlink(missing_ok=True)
         with subprocess.Popen([sys.executable, '-c', script, str(path)]) as process:
-            path.unlink(missing_ok=True)
-            while not path.exists():
-                assert process.poll() is None
-            for _ in range(10):
-                content = files.read_json(path)
-                assert set(content['filler']) == {content['number']}
-            process.kill()
-        content = files.read_json(path)
-        assert set(content['filler']) == {content['number']}
+            try:
+                while not path.exists():
+                    assert process.poll() is None
+                contents = [files.read_json(path) for _ in range(10)]
+            finally:
+                process.kill()
+        for content in [*contents, files.read_json(path)]:
+            assert set(content['filler']) == {content['number']}
 
 
 @pytest.mark.parametrize('content', [b'', b'{', b'{"a": 1} x', b'\xff\xfe{', b'[' * 100_000])
@@ -98,11 +100,14 @@ def test_a_torn_last_line_is_left_out_and_replaced(tmp_path, before, torn):
     assert files.read_jsonl(path) == [*kept, {'step': 1}, {'step': 2}]
 
 
-@pytest.mark.parametrize('content, line', [
-    (b'{"a": 1}\n{"a": \n{"a": 2}\n', 2),
-    (b'{"a": 1}\n\xff\n', 2),
-    (b'{"a": 1}\n\n{\n', 3),
-])
+@pytest.mark.parametrize(
+    'content, line',
+    [
+        (b'{"a": 1}\n{"a": \n{"a": 2}\n', 2),
+        (b'{"a": 1}\n\xff\n', 2),
+        (b'{"a": 1}\n\n{\n', 3),
+    ],
+)
 def test_a_broken_line_is_named(tmp_path, content, line):
     (tmp_path / 'a.jsonl').write_bytes(content)
     with pytest.raises(DataError, match=rf'a\.jsonl, line {line} is not valid JSON'):

@@ -100,15 +100,20 @@ def philox(counter, key):
         if turn:
             key = [(key[0] + 0x9E3779B97F4A7C15) & word, (key[1] + 0xBB67AE8584CAA73B) & word]
         low, high = 0xD2E7470EE14C6C93 * counter[0], 0xCA5A826395121157 * counter[2]
-        counter = [(high >> 64) ^ counter[1] ^ key[0], high & word,
-                   (low >> 64) ^ counter[3] ^ key[1], low & word]
+        counter = [
+            (high >> 64) ^ counter[1] ^ key[0],
+            high & word,
+            (low >> 64) ^ counter[3] ^ key[1],
+            low & word,
+        ]
     return counter
 
 
 @pytest.mark.parametrize('seed, epoch', [(0, 0), (7, 3), (-1, 5)])
 def test_order_sorts_the_examples_by_their_philox_words(seed, epoch):
-    words = [word for block in range(1, 4)
-             for word in philox([block, 0, 0, 0], [seed % 2**64, epoch])]
+    words = [
+        word for block in range(1, 4) for word in philox([block, 0, 0, 0], [seed % 2**64, epoch])
+    ]
     assert epoch_order(12, seed, epoch).tolist() == sorted(range(12), key=words.__getitem__)
 
 
@@ -122,14 +127,15 @@ def test_orders_are_uniform():
 @pytest.mark.parametrize('step', [0, 3, 99])
 def test_processes_get_the_consecutive_parts_of_the_one_global_batch(step):
     whole = Batches(Numbers(50), 12, seed=1).at(step)
-    parts = [Batches(Numbers(50), 12, 1, process_index=i, process_count=3).at(step)
-             for i in range(3)]
+    parts = [
+        Batches(Numbers(50), 12, 1, process_index=i, process_count=3).at(step) for i in range(3)
+    ]
     assert [len(part['label']) for part in parts] == [4, 4, 4]
     np.testing.assert_array_equal(labels(parts), whole['label'])
 
 
 def test_batch_size_that_processes_cannot_share_is_refused():
-    with pytest.raises(UserError, match='batch size 10 .* 4 processes'):
+    with pytest.raises(UserError, match=r'batch size 10 .* 4 processes'):
         Batches(Numbers(50), 10, 0, process_index=0, process_count=4)
     with pytest.raises(UserError, match='batch size 0'):
         Batches(Numbers(50), 0, 0)
@@ -147,8 +153,9 @@ def test_empty_dataset_is_refused():
 def test_evaluation_counts_each_example_once_in_fixed_shapes(count, processes):
     seen = []
     for index in range(processes):
-        batches = list(evaluation_batches(Numbers(count), 8, process_index=index,
-                                          process_count=processes))
+        batches = list(
+            evaluation_batches(Numbers(count), 8, process_index=index, process_count=processes)
+        )
         assert len(batches) == -(-count // 8)
         for batch in batches:
             assert batch['codes'].shape == (8 // processes, 3)
@@ -163,13 +170,27 @@ def test_evaluation_keeps_the_order():
 
 
 def test_stack_gives_arrays_for_numbers_and_lists_for_the_rest():
-    example = {'image': np.zeros((2, 2, 3), np.uint8), 'audio': np.zeros(4), 'label': 3,
-               'big': np.int64(5), 'weight': 0.5, 'kept': True, 'text': 'a cat',
-               'name': np.str_('x'), 'scene': ('circle', 2)}
+    example = {
+        'image': np.zeros((2, 2, 3), np.uint8),
+        'audio': np.zeros(4),
+        'label': 3,
+        'big': np.int64(5),
+        'weight': 0.5,
+        'kept': True,
+        'text': 'a cat',
+        'name': np.str_('x'),
+        'scene': ('circle', 2),
+    }
     batch = stack([example, example])
     dtypes = {key: value.dtype for key, value in batch.items() if isinstance(value, np.ndarray)}
-    assert dtypes == {'image': np.uint8, 'audio': np.float32, 'label': np.int32, 'big': np.int32,
-                      'weight': np.float32, 'kept': np.bool_}
+    assert dtypes == {
+        'image': np.uint8,
+        'audio': np.float32,
+        'label': np.int32,
+        'big': np.int32,
+        'weight': np.float32,
+        'kept': np.bool_,
+    }
     assert batch['image'].shape == (2, 2, 2, 3)
     assert batch['text'] == ['a cat', 'a cat']
     assert batch['name'] == ['x', 'x']

@@ -21,7 +21,7 @@ def joint(seed: int = 0) -> np.ndarray:
 
 def posterior(probabilities: np.ndarray, noisy: np.ndarray) -> np.ndarray:
     """p(x_i | the tokens of `noisy [L]` that are not masked), float64 [L, K], by enumeration."""
-    match = np.all((noisy == CODES) | (STATES == noisy), axis=1) * probabilities
+    match = np.all((noisy == CODES) | (noisy == STATES), axis=1) * probabilities
     table = np.stack([[match[STATES[:, i] == k].sum() for k in range(CODES)] for i in range(LENGTH)])
     return table / np.maximum(match.sum(), 1e-300)
 

@@ -35,7 +35,7 @@ def test_long_tables_go_on_to_the_right():
 def test_spectrogram_is_bright_where_the_tone_is(frequency):
     sound = np.sin(2 * np.pi * frequency * np.arange(4000) / 8000).astype(np.float32)
     picture = np.asarray(draw_item(sound)).astype(int).sum(-1)
-    brightest = np.argmax(picture[:, :CELL - 8].mean(1))
+    brightest = np.argmax(picture.mean(1))
     assert abs(brightest / CELL - (1 - frequency / 4000)) < 0.03
 
 

@@ -41,8 +41,9 @@ def spectrum(waveform, settings):
     length, hop = settings.window_length, settings.hop
     before = (length - hop) // 2
     padded = np.pad(np.float64(waveform), ((0, 0), (before, length - hop - before)), mode='reflect')
-    frames = np.stack([padded[:, start:start + length]
-                       for start in range(0, settings.samples, hop)], axis=1)
+    frames = np.stack(
+        [padded[:, start : start + length] for start in range(0, settings.samples, hop)], axis=1
+    )
     phase = np.outer(np.arange(length), np.arange(length // 2 + 1)) % length
     window = np.hanning(length + 1)[:-1]
     return np.abs(frames * window @ np.exp(-2j * np.pi * phase / length)) * 2 / window.sum()
@@ -54,8 +55,13 @@ def mel_triangles(settings):
     points = (bins + (np.arange(2000) + 0.5) / 2000 - 0.5) * settings.rate / settings.window_length
     mel = np.linspace(0, 2595 * np.log10(1 + settings.rate / 1400), settings.bands + 2)
     corners = 700 * 10 ** (mel / 2595) - 700
-    return np.stack([np.interp(points, corners[band:band + 3], [0, 1, 0]).mean(axis=1)
-                     for band in range(settings.bands)], axis=1)
+    return np.stack(
+        [
+            np.interp(points, corners[band : band + 3], [0, 1, 0]).mean(axis=1)
+            for band in range(settings.bands)
+        ],
+        axis=1,
+    )
 
 
 @pytest.mark.parametrize('settings', [SMALL, SPEECH, LogMel(16000, 600, 200, 100, 3000)])
@@ -93,7 +99,7 @@ def test_inverse_transform_is_exact_for_sound():
 def test_inverse_transform_is_the_closest_for_any_spectrum():
     """What it leaves of a spectrum is orthogonal to all sounds (but in the outermost hops)."""
     rng = np.random.default_rng(0)
-    spectra = (rng.normal(size=(1, 32, 129)) + 1j * rng.normal(size=(1, 32, 129)))
+    spectra = rng.normal(size=(1, 32, 129)) + 1j * rng.normal(size=(1, 32, 129))
     spectra = spectra.astype(np.complex64)
     spectra[..., [0, -1]] = spectra[..., [0, -1]].real
     rest = spectra - jax.jit(lambda x: SMALL._transform(SMALL._invert(x)))(spectra)
@@ -168,12 +174,15 @@ def test_a_clip_sounds_the_same_in_any_batch():
     np.testing.assert_array_equal(round_trip(waveform, SMALL), together)
 
 
-@pytest.mark.parametrize('change, message', [
-    ({'samples': 2047}, 'samples=2047 must be a multiple of hop=64'),
-    ({'window_length': 250}, 'window_length=250 must be a multiple of hop=64'),
-    ({'window_length': 64}, 'at least two hops'),
-    ({'samples': 192}, 'at most the 192 samples'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        ({'samples': 2047}, 'samples=2047 must be a multiple of hop=64'),
+        ({'window_length': 250}, 'window_length=250 must be a multiple of hop=64'),
+        ({'window_length': 64}, 'at least two hops'),
+        ({'samples': 192}, 'at most the 192 samples'),
+    ],
+)
 def test_lengths_that_do_not_go_together(change, message):
     fields = {'rate': RATE, 'window_length': 256, 'hop': 64, 'bands': 32, 'samples': 2048}
     with pytest.raises(UserError, match=message):

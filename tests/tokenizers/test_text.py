@@ -30,8 +30,23 @@ def test_bytes_have_a_padding_of_their_own():
     assert codes[2].tolist() == [0] + [256] * 15
 
 
-@pytest.mark.parametrize('text', ['', ' ', 'a small red', '\x00\x00', 'ÿ', '日本語のテ', '👩‍👧',
-                                  '<mask>', '[PAD]', '\r\n\t', 'exactly 16 bytes', unicodedata.normalize('NFD', 'ö')])
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        ' ',
+        'a small red',
+        '\x00\x00',
+        'ÿ',
+        '日本語のテ',
+        '👩‍👧',
+        '<mask>',
+        '[PAD]',
+        '\r\n\t',
+        'exactly 16 bytes',
+        unicodedata.normalize('NFD', 'ö'),
+    ],
+)
 def test_every_text_that_fits_comes_back(text):
     assert BYTES.decode(BYTES.encode([text, 'x'])) == [text, 'x']
 
@@ -77,7 +92,7 @@ def test_white_space_is_one_space():
 
 
 def test_an_unknown_word():
-    with pytest.raises(UserError, match='"circel" is not among the 6 words .* mean "circle"'):
+    with pytest.raises(UserError, match=r'"circel" is not among the 6 words .* mean "circle"'):
         WORDS.encode(['a circle', 'a circel'])
     codes = WORDS.encode(['a circel'], strict=False)
     assert codes.tolist() == [[0, 7, 6, 6]]
@@ -115,7 +130,7 @@ def test_labels():
     assert codes.tolist() == [[2], [1]] and codes.dtype == np.int32
     assert LABELS.decode(codes) == ['Bag', 'Ankle boot']
     assert LABELS.encode([]).shape == (0, 1)
-    with pytest.raises(UserError, match='"bag" is none of the 3 classes .* mean "Bag"'):
+    with pytest.raises(UserError, match=r'"bag" is none of the 3 classes .* mean "Bag"'):
         LABELS.encode(['bag'])
 
 
@@ -128,19 +143,26 @@ def test_json_makes_the_same_tokenizer(tokenizer):
 
 
 def test_fingerprints_tell_tokenizers_apart():
-    others = [ByteTokenizer(17), WordTokenizer(WORDS.vocabulary, 5),
-              WordTokenizer(WORDS.vocabulary[::-1], 4), LabelTokenizer(LABELS.names[:2])]
+    others = [
+        ByteTokenizer(17),
+        WordTokenizer(WORDS.vocabulary, 5),
+        WordTokenizer(WORDS.vocabulary[::-1], 4),
+        LabelTokenizer(LABELS.names[:2]),
+    ]
     assert len({t.fingerprint for t in [BYTES, WORDS, LABELS, *others]}) == 7
     assert ByteTokenizer(16).fingerprint == BYTES.fingerprint
     assert len(BYTES.fingerprint) == 16
 
 
-@pytest.mark.parametrize('content, message', [
-    ({'kind': 'letters'}, '"letters"'),
-    ({}, '"None"'),
-    ({'kind': 'bytes'}, 'damaged'),
-    ({'kind': 'bytes', 'length': 3, 'size': 3}, 'damaged'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ({'kind': 'letters'}, '"letters"'),
+        ({}, '"None"'),
+        ({'kind': 'bytes'}, 'damaged'),
+        ({'kind': 'bytes', 'length': 3, 'size': 3}, 'damaged'),
+    ],
+)
 def test_json_of_no_tokenizer_is_refused(content, message):
     with pytest.raises(DataError, match=message):
         TextTokenizer.from_json(content)

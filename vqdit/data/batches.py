@@ -22,90 +22,6 @@ Batch = dict[str, Any]
 Collate = Callable[[Sequence[Example]], Batch]
 
 
-class Batches:
-    """The shuffled, endless stream of batches for training.
-
-    The global batch of a step is the same for any number of processes, of which each gets an equal
-    part, in order. Every example comes once an epoch; a batch may span the border of two.
-
-    Args:
-        batch_size: examples in a global batch.
-        seed: of the order.
-        collate: makes a batch of a list of examples.
-        threads: that read ahead in `iterate`.
-        process_index, process_count: those of JAX unless given.
-
-    Raises UserError when `batch_size` is no multiple of the processes, DataError when there is no
-    example.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        batch_size: int,
-        seed: int,
-        collate: Collate | None = None,
-        threads: int = 4,
-        process_index: int | None = None,
-        process_count: int | None = None,
-    ):
-        self._dataset, self._batch_size, self._threads = dataset, batch_size, threads
-        self._collate = collate or stack
-        self._rows = _local_rows(batch_size, process_index, process_count)
-        self._count = _count(dataset)
-        self._order = functools.lru_cache(maxsize=2)(
-            functools.partial(epoch_order, self._count, seed)
-        )
-
-    def indices(self, step: int) -> np.ndarray:
-        """Which examples make up the batch of `step` on this process, int64 [B]."""
-        epochs, places = np.divmod(step * self._batch_size + self._rows, self._count)
-        return np.concatenate(
-            [self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
-        )
-
-    def at(self, step: int) -> Batch:
-        """The batch of `step`, counted from 0."""
-        return self._collate([self._dataset[index] for index in self.indices(step).tolist()])
-
-    def iterate(self, start_step: int = 0) -> Generator[Batch, None, None]:
-        """`at(start_step)`, `at(start_step + 1)` and so on, read ahead until it is closed."""
-        return _read_ahead(self.at, start_step, sys.maxsize, self._threads)
-
-
-def evaluation_batches(
-    dataset: Dataset,
-    batch_size: int,
-    collate: Collate | None = None,
-    threads: int = 4,
-    process_index: int | None = None,
-    process_count: int | None = None,
-) -> Generator[Batch, None, None]:
-    """Every example once and in order, in batches of one size; read ahead as in `Batches`.
-
-    Each batch has a bool `mask` [B]: False marks the copies of the last example that fill up the
-    last batch. All processes get the same number of batches. Raises as `Batches` does.
-    """
-    rows, count, join = (
-        _local_rows(batch_size, process_index, process_count),
-        _count(dataset),
-        collate or stack,
-    )
-
-    def at(step: int) -> Batch:
-        places = step * batch_size + rows
-        examples = [dataset[index] for index in np.minimum(places, count - 1).tolist()]
-        return join(examples) | {'mask': places < count}
-
-    return _read_ahead(at, 0, -(-count // batch_size), threads)
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """A uniformly random order of `count` examples, int64 [count]."""
-    key = np.array([seed % 2**64, epoch], np.uint64)
-    return np.argsort(np.random.Philox(key=key).random_raw(count), kind='stable')
-
-
 def stack(examples: Sequence[Example]) -> Batch:
     """Stacks arrays and numbers key by key, in JAX's 32 bits; anything else stays a list.
 
@@ -133,6 +49,86 @@ def _stack_values(key: str, values: list[Any]) -> np.ndarray | list[Any]:
             f'"{key}" is not alike within a batch: {found}; prepare all to one shape and type'
         )
     return np.stack(arrays).astype(jax.dtypes.canonicalize_dtype(arrays[0].dtype), copy=False)
+
+
+class Batches:
+    """The shuffled, endless stream of batches for training.
+
+    The global batch of a step is the same for any number of processes, of which each gets an equal
+    part, in order. Every example comes once an epoch; a batch may span the border of two.
+
+    Args:
+        batch_size: examples in a global batch.
+        seed: of the order.
+        collate: makes a batch of a list of examples.
+        threads: that read ahead in `iterate`.
+        process_index, process_count: those of JAX unless given.
+
+    Raises UserError when `batch_size` is no multiple of the processes, DataError when there is no
+    example.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int,
+        seed: int,
+        collate: Collate = stack,
+        threads: int = 4,
+        process_index: int | None = None,
+        process_count: int | None = None,
+    ):
+        self._dataset, self._batch_size, self._threads = dataset, batch_size, threads
+        self._collate = collate
+        self._rows = _local_rows(batch_size, process_index, process_count)
+        self._count = _count(dataset)
+        self._order = functools.lru_cache(maxsize=2)(
+            functools.partial(epoch_order, self._count, seed)
+        )
+
+    def indices(self, step: int) -> np.ndarray:
+        """Which examples make up the batch of `step` on this process, int64 [B]."""
+        epochs, places = np.divmod(step * self._batch_size + self._rows, self._count)
+        return np.concatenate(
+            [self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
+        )
+
+    def at(self, step: int) -> Batch:
+        """The batch of `step`, counted from 0."""
+        return self._collate([self._dataset[index] for index in self.indices(step).tolist()])
+
+    def iterate(self, start_step: int = 0) -> Generator[Batch, None, None]:
+        """`at(start_step)`, `at(start_step + 1)` and so on, read ahead until it is closed."""
+        return _read_ahead(self.at, start_step, sys.maxsize, self._threads)
+
+
+def evaluation_batches(
+    dataset: Dataset,
+    batch_size: int,
+    collate: Collate = stack,
+    threads: int = 4,
+    process_index: int | None = None,
+    process_count: int | None = None,
+) -> Generator[Batch, None, None]:
+    """Every example once and in order, in batches of one size; read ahead as in `Batches`.
+
+    Each batch has a bool `mask` [B]: False marks the copies of the last example that fill up the
+    last batch. All processes get the same number of batches. Raises as `Batches` does.
+    """
+    rows, count = _local_rows(batch_size, process_index, process_count), _count(dataset)
+
+    def at(step: int) -> Batch:
+        places = step * batch_size + rows
+        examples = [dataset[index] for index in np.minimum(places, count - 1).tolist()]
+        return collate(examples) | {'mask': places < count}
+
+    return _read_ahead(at, 0, -(-count // batch_size), threads)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """A uniformly random order of `count` examples, int64 [count]."""
+    key = np.array([seed % 2**64, epoch], np.uint64)
+    return np.argsort(np.random.Philox(key=key).random_raw(count), kind='stable')
 
 
 def _local_rows(

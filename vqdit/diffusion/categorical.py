@@ -11,7 +11,7 @@ al. 2024, arXiv:2406.07524; Shi et al. 2024, arXiv:2406.04329):
 The denoiser is the plain posterior p(x | z_t). (3) is exact when it is: the integral over t is then -log p(x).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import chex
 import jax
@@ -27,7 +27,7 @@ SMALLEST_TIME = 1e-3
 class Absorbing:
     """Equations (1)-(3). Codes are int32 [B, N], the clock fp32 [B, N], mask ids int32 [N]."""
 
-    schedule: Schedule = Linear()
+    schedule: Schedule = field(default_factory=Linear)
 
     def prior(self, mask_ids: jax.Array, batch: int) -> jax.Array:
         """All tokens masked, int32 [batch, N]."""

@@ -37,8 +37,7 @@ class Task:
         given, arrow, generated = text.partition('->')
         if not arrow:
             raise UserError(f'task "{text}" has no "->"; write for example "text->image" or "->image,text"')
-        split = lambda part: tuple(name.strip() for name in part.split(',') if name.strip())
-        return cls(split(given), split(generated))
+        return cls(_names(given), _names(generated))
 
     def __str__(self) -> str:
         return f'{",".join(self.given)}->{",".join(self.generated)}'
@@ -51,6 +50,10 @@ class Task:
         for name in self.generated:
             roles[layout.slice(name)] = GENERATED
         return roles
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(',') if name.strip())
 
 
 def clock_of(roles: jax.Array, t: jax.Array) -> jax.Array:

@@ -4,7 +4,8 @@ Equation (3) of `categorical` with the task's clock is an upper bound of -log p(
 perfect denoiser. Its expectation over noise levels is estimated by stratified draws.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ from vqdit.diffusion.categorical import Absorbing
 from vqdit.diffusion.clock import GENERATED, clock_of, stratified_times
 from vqdit.tokenizers.spec import TokenLayout
 
-Denoiser = Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]]
+Denoiser = Callable[[jax.Array, jax.Array], Any]
+"""`(codes [B, N], clock [B, N]) -> {modality: logits [B, n, K]}`."""
 
 
 def token_losses(process: Absorbing, denoiser: Denoiser, layout: TokenLayout, codes: jax.Array, noisy: jax.Array,

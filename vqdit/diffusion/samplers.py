@@ -35,7 +35,8 @@ def guided(denoiser: Denoiser, layout: TokenLayout, roles: jax.Array, scale: flo
         given = roles == GIVEN
         free_codes, free_clock = jnp.where(given, mask_ids, codes), jnp.where(given, 1.0, clock)
         both = denoiser(jnp.concatenate([codes, free_codes]), jnp.concatenate([clock, free_clock]))
-        return {name: guide(*jnp.split(logits, 2), scale) for name, logits in both.items()}
+        halves = {name: jnp.split(logits, 2) for name, logits in both.items()}
+        return {name: guide(with_given, without, scale) for name, (with_given, without) in halves.items()}
 
     return guided_denoiser
 

@@ -49,7 +49,7 @@ class Judge:
 
     def __init__(self, prepare: Callable[[np.ndarray], np.ndarray], network: Classifier, params: Params):
         self._prepare, self._params = prepare, params
-        self._predict = jax.jit(lambda params, x: jnp.argmax(network.apply({'params': params}, x), axis=-1))
+        self._predict = jax.jit(lambda params, x: jnp.argmax(_logits(network, params, x), axis=-1))
         self.accuracy, self.count = float('nan'), 0
 
     def __call__(self, items: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
@@ -67,7 +67,10 @@ def image_judge(train: Dataset, test: Dataset, steps: int = STEPS, seed: int = 0
     def augment(key: jax.Array, x: jax.Array) -> jax.Array:
         return shift(key, x, SHIFT_PIXELS)
 
-    return _make('image', lambda pixels: np.float32(pixels) / 127.5 - 1, augment, train, test, steps, seed)
+    def prepare(pixels: np.ndarray) -> np.ndarray:
+        return pixels.astype(np.float32) / 127.5 - 1
+
+    return _make('image', prepare, augment, train, test, steps, seed)
 
 
 def sound_judge(train: Dataset, test: Dataset, rate: int, steps: int = STEPS, seed: int = 0) -> Judge:
@@ -101,13 +104,12 @@ def read_all(dataset: Dataset, modality: str) -> tuple[np.ndarray, np.ndarray]:
 def fit(network: Classifier, augment: Augment, x: np.ndarray, labels: np.ndarray, steps: int, seed: int) -> Params:
     """Parameters after `steps` of AdamW on random batches of `x` fp32 [n, H, W, C]."""
     root = jax.random.key(seed)
-    params = network.init(root, jnp.zeros((1, *x.shape[1:])))['params']
+    params = jax.jit(network.init)(root, jnp.zeros((1, *x.shape[1:])))['params']
     rate = optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, min(WARMUP, steps // 2), steps)
     optimizer = optax.adamw(rate, weight_decay=WEIGHT_DECAY)
 
     def loss(params: Params, x: jax.Array, y: jax.Array) -> jax.Array:
-        logits = network.apply({'params': params}, x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(_logits(network, params, x), y).mean()
 
     @jax.jit
     def step(params: Params, state: Any, x: jax.Array, y: jax.Array, number: jax.Array) -> tuple[Params, Any]:
@@ -115,11 +117,15 @@ def fit(network: Classifier, augment: Augment, x: np.ndarray, labels: np.ndarray
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    state, rng = optimizer.init(params), np.random.default_rng(seed)
+    state, rng = jax.jit(optimizer.init)(params), np.random.default_rng(seed)
     for number in range(steps):
         chosen = rng.integers(0, len(x), BATCH)
         params, state = step(params, state, x[chosen], labels[chosen], number)
     return params
+
+
+def _logits(network: Classifier, params: Params, x: jax.Array) -> Any:
+    return network.apply({'params': params}, x)
 
 
 def shift(key: jax.Array, x: jax.Array, most: tuple[int, int]) -> jax.Array:

@@ -13,7 +13,7 @@ from vqdit.diffusion.clock import Task
 from vqdit.diffusion.likelihood import negative_log_likelihood_bound
 from vqdit.evaluation.rows import Row
 from vqdit.generation import Generator
-from vqdit.tokenizers.frozen import stack
+from vqdit.tokenizers.frozen import encode_loosely, stack
 
 DRAWS = 4  # noise levels for every example
 
@@ -30,11 +30,11 @@ class LikelihoodBound:
                 return generator.model.apply({'params': params}, codes, clock)
 
             roles = jnp.broadcast_to(roles[None], codes.shape)
-            keys = jax.random.split(key, DRAWS)
-            return jnp.mean(jnp.stack([
-                negative_log_likelihood_bound(key, process, denoiser, generator.layout, codes, roles)
-                for key in keys
-            ]), axis=0)  # fmt: skip
+            draws = jax.lax.map(
+                lambda key: negative_log_likelihood_bound(key, process, denoiser, generator.layout, codes, roles),
+                jax.random.split(key, DRAWS),
+            )
+            return jnp.mean(draws, axis=0)
 
         self._bound = bound
 
@@ -60,6 +60,6 @@ def encode_all(generator: Generator, task: Task, examples: Sequence[Example]) ->
     """Codes int32 [n, N] of the given and the generated modalities; the others are masked."""
     codes = np.tile(generator.layout.mask_ids, (len(examples), 1))
     for name in (*task.given, *task.generated):
-        items = stack([example[name] for example in examples])
-        codes[:, generator.layout.slice(name)] = generator.tokenizers[name].encode(items)
+        items, tokenizer = stack([example[name] for example in examples]), generator.tokenizers[name]
+        codes[:, generator.layout.slice(name)] = encode_loosely(tokenizer, items)
     return codes

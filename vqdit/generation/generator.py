@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vqdit.diffusion.clock import GIVEN, Task
@@ -69,7 +70,7 @@ class Generator:
         codes = np.where(roles == GIVEN, codes, self.layout.mask_ids[None])
         for start in range(0, count, self.batch_size):
             rows = np.minimum(np.arange(start, start + self.batch_size), count - 1)
-            keys = sample_keys(root, first_index + rows)
+            keys = sample_keys(root, jnp.asarray(first_index + rows))
             drawn = self._sample(self.params, keys, codes[rows], roles[rows])
             pieces.append(np.asarray(drawn)[:count - start])
         return np.concatenate(pieces)

@@ -100,7 +100,7 @@ def _draw_sound(sound: np.ndarray) -> Image.Image:
 def _decibels(sound: np.ndarray) -> np.ndarray:
     """Short-time power below the loudest, float [frames, bins]."""
     window = max(16, min(256, len(sound) // 8))
-    padded = np.pad(sound.astype(np.float64), (0, window))
+    padded = np.pad(sound.astype(np.float64), (0, max(0, window - len(sound))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::max(1, window // 4)]
     power = np.abs(np.fft.rfft(frames * np.hanning(window))) ** 2
     return 10 * np.log10((power + 1e-12) / (power.max() + 1e-12))

@@ -1,6 +1,7 @@
 """The parts of the transformer: norms, rotary positions, attention, SwiGLU, and modulation by the clock."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -48,7 +49,7 @@ class Attention(nn.Module):
 
     heads: int
     dtype: jnp.dtype = jnp.float32
-    implementation: str | None = None
+    implementation: Literal['xla', 'cudnn'] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, angles: jax.Array) -> jax.Array:
@@ -95,7 +96,7 @@ class Block(nn.Module):
     heads: int
     hidden: int
     dtype: jnp.dtype = jnp.float32
-    implementation: str | None = None
+    implementation: Literal['xla', 'cudnn'] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, modulation: jax.Array, angles: jax.Array) -> tuple[jax.Array, None]:

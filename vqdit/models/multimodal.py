@@ -6,6 +6,7 @@ become one place in the sequence of the trunk, and each keeps its own mask, cloc
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import chex
 import flax.linen as nn
@@ -23,6 +24,7 @@ from vqdit.models.blocks import (
     rotary_angles,
     stack_of_blocks,
 )
+from vqdit.models.codes import CodeEmbedding, CodeHead
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 
 
@@ -67,7 +69,7 @@ class MultimodalDiT(nn.Module):
     expansion: float = 8 / 3
     remat: str = 'none'
     dtype: jnp.dtype = jnp.float32
-    implementation: str | None = None
+    implementation: Literal['xla', 'cudnn'] | None = None
 
     def __post_init__(self):
         if self.width % (2 * self.heads):
@@ -97,9 +99,7 @@ class MultimodalDiT(nn.Module):
         """The trunk's input [B, M, D]: embedded codes, folded, with a learned vector for every place."""
         parts = []
         for name, spec in self.layout.specs.items():
-            # One row more than there are codes: the mask.
-            embedding = nn.Embed(spec.num_codes + 1, self.width, dtype=self.dtype, name=f'embed_{name}',
-                                 embedding_init=nn.initializers.normal(1.0))
+            embedding = CodeEmbedding(spec, self.width, self.dtype, name=f'embed_{name}')
             folded = fold(embedding(codes[:, self.layout.slice(name)]), spec, self._patch(name))
             flat = folded.reshape(*folded.shape[:2], -1)
             parts.append(nn.Dense(self.width, dtype=self.dtype, name=f'fold_{name}')(flat))
@@ -119,8 +119,7 @@ class MultimodalDiT(nn.Module):
             codes_in_patch = self._patch(name) ** len(spec.grid) * spec.levels
             part = x[:, start:start + spec.length // codes_in_patch]
             start += part.shape[1]
-            head = nn.DenseGeneral((codes_in_patch, spec.num_codes), kernel_init=nn.initializers.zeros,
-                                   dtype=self.dtype, name=f'head_{name}')
+            head = CodeHead(spec, codes_in_patch, self.dtype, name=f'head_{name}')
             logits[name] = unfold(head(part), spec, self._patch(name)).astype(jnp.float32)
         return logits
 

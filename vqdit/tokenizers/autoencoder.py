@@ -1,6 +1,7 @@
 """One convolutional autoencoder for audio (1-D), images (2-D) and video (3-D), around any quantizer.
 
-    x [B, *size, C] -> patches -> residual blocks, halving -> latents -> quantizer -> codes int32 [B, *grid, levels]
+    x [B, *size, C] -> patches -> residual blocks, halving -> standardised latents -> quantizer
+      -> codes int32 [B, *grid, levels]
 
 The first and last layers fold blocks of `patch` positions into channels, and convolutions in 3-D are factorised into
 space and time: on a CPU few wide layers run several times faster than many narrow ones.
@@ -87,6 +88,30 @@ class Decoder(nn.Module):
         return depth_to_space(nn.Dense(pixels)(nn.RMSNorm()(x)), self.patch)
 
 
+class Standardise(nn.Module):
+    """Latents of zero mean and unit variance in every dimension, so that no quantizer starts or ends in one cell.
+
+    Training uses the statistics of the batch, over all devices, and moves the averages that are used afterwards, as
+    batch normalisation does (arXiv:1502.03167). They live in the `codebook` collection.
+    """
+
+    decay: float = 0.98
+
+    @nn.compact
+    def __call__(self, z: jax.Array, train: bool) -> jax.Array:
+        z = z.astype(jnp.float32)
+        shape, axes = (z.shape[-1],), tuple(range(z.ndim - 1))
+        mean = self.variable('codebook', 'mean', jnp.zeros, shape, jnp.float32)
+        variance = self.variable('codebook', 'variance', jnp.ones, shape, jnp.float32)
+        centre, spread = mean.value, variance.value
+        if train:
+            centre, spread = jnp.mean(z, axes), jnp.var(z, axes)
+            mean.value = self.decay * mean.value + (1 - self.decay) * jax.lax.stop_gradient(centre)
+            variance.value = self.decay * variance.value + (1 - self.decay) * jax.lax.stop_gradient(spread)
+        lead = (1,) * (z.ndim - 1) + (-1,)
+        return (z - centre.reshape(lead)) * jax.lax.rsqrt(spread.reshape(lead) + 1e-6)
+
+
 class Reconstruction(NamedTuple):
     """The output of the autoencoder: `output [B, *size, C]` and what the quantizer made of the latents."""
 
@@ -113,17 +138,18 @@ class Autoencoder(nn.Module):
 
     def setup(self):
         self.encoder = Encoder(self.widths, self.blocks, self.patch, self.quantizer.dimension)
+        self.standardise = Standardise()
         self.decoder = Decoder(self.widths, self.blocks, self.patch, self.channels)
 
     def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> Reconstruction:
         self._check(x)
-        quantized = self.quantizer(self.encoder(x), train=train, key=key)
+        quantized = self.quantizer(self.standardise(self.encoder(x), train), train=train, key=key)
         return Reconstruction(self.decoder(quantized.vectors), quantized)
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Codes int32 [B, *grid, levels] of data [B, *size, C]."""
         self._check(x)
-        return self.quantizer(self.encoder(x)).codes
+        return self.quantizer(self.standardise(self.encoder(x), False)).codes
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Data [B, *size, C] of codes int32 [B, *grid, levels]."""

@@ -13,6 +13,7 @@ import numpy as np
 from vqdit.tokenizers.autoencoder import Autoencoder, grid_of
 from vqdit.tokenizers.losses import peak_signal_to_noise, reconstruction_loss
 from vqdit.tokenizers.spec import TokenSpec
+from vqdit.tokenizers.text import TextTokenizer
 
 Variables = Any
 
@@ -58,7 +59,7 @@ class LearnedTokenizer:
     def spec(self) -> TokenSpec:
         quantizer = self.autoencoder.quantizer
         grid = grid_of(self.front_end.size, self.autoencoder.patch, len(self.autoencoder.widths))
-        return TokenSpec(grid, quantizer.num_codes, quantizer.levels)
+        return TokenSpec(grid, quantizer.num_codes, quantizer.levels, quantizer.radices)
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""
@@ -75,13 +76,14 @@ class LearnedTokenizer:
 
     def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
         """Codes int32 [B, N] of raw data."""
-        codes = self.autoencoder.apply(variables, self.front_end.analyse(raw), method='encode')
+        codes: Any = self.autoencoder.apply(variables, self.front_end.analyse(raw), method='encode')
         return codes.reshape(codes.shape[0], -1)
 
     def decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
         """Raw data of codes int32 [B, N]."""
         shaped = codes.reshape(codes.shape[0], *self.spec.grid, self.spec.levels)
-        return self.front_end.synthesise(self.autoencoder.apply(variables, shaped, method='decode'))
+        decoded: Any = self.autoencoder.apply(variables, shaped, method='decode')
+        return self.front_end.synthesise(decoded)
 
 
 class FrozenTokenizer:
@@ -123,6 +125,11 @@ class FrozenTokenizer:
             padded = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
             pieces.append(np.asarray(function(self.variables, padded))[:len(piece)])
         return np.concatenate(pieces)
+
+
+def encode_loosely(tokenizer: Tokenizer, data: Any) -> np.ndarray:
+    """Codes int32 [B, N]; captions too long for the layout are cut and unknown words marked, as real data has both."""
+    return tokenizer.encode(data, strict=False) if isinstance(tokenizer, TextTokenizer) else tokenizer.encode(data)
 
 
 def stack(items: Sequence[Any]) -> Any:

@@ -31,4 +31,4 @@ def diagnosis(health: dict[str, float]) -> str:
 def signal_to_noise(output: np.ndarray, target: np.ndarray, peak: float) -> float:
     """PSNR in decibels over whole arrays; `peak` is the range of the data, 255 for uint8 pictures."""
     error = np.mean((output.astype(np.float64) - target.astype(np.float64)) ** 2)
-    return float(10 * np.log10(peak**2 / max(error, 1e-20)))
+    return float(10 * np.log10(peak**2 / np.maximum(error, 1e-20)))

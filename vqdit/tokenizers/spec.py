@@ -22,11 +22,14 @@ class TokenSpec:
         grid: positions along each axis, e.g. `(4, 4)` for an image, `(16,)` for audio or text.
         num_codes: size of the vocabulary of one token; the id `num_codes` itself is the mask.
         levels: codes per position (residual quantizers have several).
+        radices: the digits that a code is made of, the fastest first, when it is made of any; their product is
+            `num_codes`.
     """
 
     grid: tuple[int, ...]
     num_codes: int
     levels: int = 1
+    radices: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.grid) <= 3 or min(*self.grid, self.num_codes, self.levels) < 1:
@@ -114,7 +117,7 @@ class TokenLayout:
     def to_json(self) -> list[dict[str, Any]]:
         """A list in the order of the sequence, the inverse of `from_json`."""
         return [
-            {'modality': name, **asdict(spec), 'grid': list(spec.grid)}
+            {'modality': name, **asdict(spec), 'grid': list(spec.grid), 'radices': list(spec.radices)}
             for name, spec in self.specs.items()
         ]
 
@@ -123,7 +126,9 @@ class TokenLayout:
         """The layout that `to_json` wrote. Raises KeyError or TypeError for anything else."""
         return cls(
             {
-                part['modality']: TokenSpec(tuple(part['grid']), part['num_codes'], part['levels'])
+                part['modality']: TokenSpec(
+                    tuple(part['grid']), part['num_codes'], part['levels'], tuple(part['radices'])
+                )
                 for part in content
             }
         )

@@ -76,7 +76,8 @@ class LogMel:
         before = (self.window_length - self.hop) // 2
         margins = ((0, 0), (before, self.window_length - self.hop - before))
         padded = jnp.pad(waveform.astype(jnp.float32), margins, mode='reflect')
-        amplitudes = self._mel(padded.reshape(len(waveform), -1, self.hop))
+        spectrum = self._transform(padded.reshape(len(waveform), -1, self.hop))
+        amplitudes = _dot(jnp.abs(spectrum), mel_matrix(self))
         return 1 - 2 * jnp.log(amplitudes + self.floor) / np.log(self.floor)
 
     def synthesise(self, log_mel: jax.Array, iterations: int = 24) -> jax.Array:
@@ -88,14 +89,9 @@ class LogMel:
         )
         amplitudes = jnp.maximum(jnp.exp(log_amplitudes) - self.floor, 0)
         blocks = self._griffin_lim(self._magnitudes(amplitudes), iterations)
-        gain = _norm(amplitudes) / (_norm(self._mel(blocks)) + TINY)
         start = (self.window_length - self.hop) // 2
-        waveform = (gain * blocks).reshape(len(blocks), -1)[:, start : start + self.samples]
+        waveform = blocks.reshape(len(blocks), -1)[:, start : start + self.samples]
         return jnp.clip(waveform, -1, 1)
-
-    def _mel(self, blocks: jax.Array) -> jax.Array:
-        """Amplitudes of the bands [B, F, bands] of sound in blocks [B, F + window/hop - 1, hop]."""
-        return _dot(jnp.abs(self._transform(blocks)), mel_matrix(self))
 
     def _magnitudes(self, amplitudes: jax.Array) -> jax.Array:
         """Magnitudes [B, F, bins] whose mel bands come closest to `amplitudes` [B, F, bands]."""
@@ -142,7 +138,6 @@ class LogMel:
         return summed / jnp.maximum(total, 1e-3 * total.max())
 
 
-@functools.cache
 def analysis_window(settings: LogMel) -> np.ndarray:
     """The periodic Hann window, fp32 [window_length]; a sinusoid's peak is then its amplitude."""
     window = 0.5 - 0.5 * np.cos(
@@ -151,7 +146,6 @@ def analysis_window(settings: LogMel) -> np.ndarray:
     return (window * 2 / window.sum()).astype(np.float32)
 
 
-@functools.cache
 def mel_matrix(settings: LogMel) -> np.ndarray:
     """How much each bin adds to each band, fp32 [bins, bands].
 
@@ -180,8 +174,3 @@ def _overlap_add(pieces: jax.Array) -> jax.Array:
 
 def _dot(x: jax.Array, matrix: np.ndarray) -> jax.Array:
     return jnp.dot(x, matrix, precision='highest')
-
-
-def _norm(x: jax.Array) -> jax.Array:
-    """The norm of each clip, [B, 1, 1]."""
-    return jnp.sqrt(jnp.sum(jnp.square(x), axis=(1, 2), keepdims=True))

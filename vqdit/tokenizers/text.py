@@ -4,6 +4,7 @@ Padding is an ordinary code, which a model learns to generate: it ends the text.
 written in a text stands for it or for the unknown word.
 """
 
+import abc
 import functools
 import hashlib
 import json
@@ -22,10 +23,23 @@ UNKNOWN = '<unknown>'
 
 
 @dataclass(frozen=True)
-class TextTokenizer:
+class TextTokenizer(abc.ABC):
     """What all text tokenizers share: the JSON that makes them again, and a fingerprint of it."""
 
     kind: ClassVar[str] = ''
+
+    @property
+    @abc.abstractmethod
+    def spec(self) -> TokenSpec:
+        """The layout of the codes."""
+
+    @abc.abstractmethod
+    def encode(self, texts: Sequence[str], strict: bool = True) -> np.ndarray:
+        """Codes int32 [B, length]. Raises UserError for text that does not fit, unless `strict` is False."""
+
+    @abc.abstractmethod
+    def decode(self, codes: np.ndarray) -> list[str]:
+        """The texts of codes int [B, length]."""
 
     def to_json(self) -> dict[str, Any]:
         return {'kind': self.kind, **asdict(self)}
@@ -170,15 +184,15 @@ class LabelTokenizer(TextTokenizer):
     def spec(self) -> TokenSpec:
         return TokenSpec((1,), len(self.names))
 
-    def encode(self, names: Sequence[str]) -> np.ndarray:
-        """Codes int32 [B, 1]. Raises UserError for a name that is no class."""
-        for name in names:
+    def encode(self, texts: Sequence[str], strict: bool = True) -> np.ndarray:
+        """Codes int32 [B, 1]. Raises UserError for a name that is no class, strict or not."""
+        for name in texts:
             if name not in self.names:
                 raise UserError(
                     f'"{_brief(name)}" is none of the {len(self.names)} classes of this model; '
                     f'use another.{nearest(name, self.names)}'
                 )
-        return np.array([[self.names.index(name)] for name in names], np.int32).reshape(-1, 1)
+        return np.array([[self.names.index(name)] for name in texts], np.int32).reshape(-1, 1)
 
     def decode(self, codes: np.ndarray) -> list[str]:
         """The names of codes [B, 1]."""

@@ -41,10 +41,11 @@ def log_mel_tokenizer(patch: int, widths: tuple[int, ...], quantizer: dict) -> C
         'window': 512,                   # samples
         'hop': 128,                      # samples
         'bands': 64,
+        'floor': 2e-3,                   # amplitude that counts as silence; noise below it costs nothing
         'patch': patch,
         'widths': widths,
-        'blocks': 1,
-        'absolute_weight': 1.0,
+        'blocks': 2,
+        'absolute_weight': 0.0,
         'squared_weight': 1.0,
         'quantizer': quantizer,
         'training': optimization(800, 64, 3e-3),
@@ -88,7 +89,8 @@ def defaults() -> ConfigDict:
             ('attention/out/kernel', ('tensor', None, 'fsdp')),
             ('mlp/gate_up/kernel', ('fsdp', 'tensor')),
             ('mlp/out/kernel', ('tensor', 'fsdp')),
-            ('(head|embed)_.*/(kernel|embedding)', ('fsdp', 'tensor')),
+            ('embed_.*/embedding', ('fsdp', 'tensor')),
+            ('head_.*/codes/kernel', ('fsdp', None, 'tensor')),
         ),
         'checkpoints': {'every': 500, 'keep': 2},
         'logging': {'every': 20, 'samples_every': 500},

@@ -23,6 +23,7 @@ from vqdit.generation.outputs import titled
 from vqdit.generation.pictures import draw_table
 from vqdit.tokenizers.frozen import FrozenTokenizer, Tokenizer
 from vqdit.tokenizers.spec import TokenLayout
+from vqdit.tokenizers.text import TextTokenizer
 from vqdit.training.checkpoint_reader import CheckpointReader
 from vqdit.training.factory import (
     build_learned_tokenizer,
@@ -36,7 +37,6 @@ from vqdit.training.objective import diffusion_loss
 from vqdit.training.optimizers import build_optimizer
 from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import make_step
-from vqdit.training.tokenizer_stage import load_text_tokenizer
 
 SHOWN = 8
 """Samples of every task in the pictures made during training."""
@@ -72,7 +72,7 @@ def restore(workdir: Path, config: ConfigDict) -> tuple[Tree, dict[str, Tokenize
     """
     learned = {name: build_learned_tokenizer(config, name) for name in learned_modalities(config)}
     shapes = {name: jax.eval_shape(tokenizer.init, jax.random.key(0)) for name, tokenizer in learned.items()}
-    text = {name: load_text_tokenizer(_stored_text_tokenizer(workdir, name))
+    text = {name: TextTokenizer.from_json(_stored_text_tokenizer(workdir, name))
             for name in config.tokenizers if name not in learned}
     specs = {name: (text | learned)[name].spec for name in config.tokenizers}
     layout = TokenLayout(specs)

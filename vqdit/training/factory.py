@@ -1,4 +1,4 @@
-"""From a config to objects: tokenizers, processes, models, samplers. Names are looked up in registries, nothing else."""
+"""From a config to objects: tokenizers, processes, models, samplers. Names are looked up in registries only."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -38,7 +38,8 @@ def build_learned_tokenizer(config: ConfigDict, modality: str) -> LearnedTokeniz
     """The untrained tokenizer of a modality, from `config.tokenizers` and the data's size in `config.data`."""
     section = config.tokenizers[modality]
     front_end = _front_end(config, modality)
-    options = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in section.quantizer.items()}
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v
+                               for k, v in section.quantizer.items()}
     quantizer = choose(QUANTIZERS, options.pop('name'), f'tokenizers.{modality}.quantizer.name')(**options)
     patch = (section.patch,) * len(front_end.size)
     autoencoder = Autoencoder(quantizer, front_end.channels, tuple(section.widths), section.blocks, patch)
@@ -50,7 +51,7 @@ def _front_end(config: ConfigDict, modality: str) -> FrontEnd:
     if section.kind == 'log_mel':
         samples = round(data.audio.seconds * data.audio.rate)
         return LogMel(rate=data.audio.rate, window_length=section.window, hop=section.hop, bands=section.bands,
-                      samples=samples)
+                      samples=samples, floor=section.floor)
     if modality == 'video':
         return Pixels((data.video.frames, data.video.size, data.video.size), 3)
     return Pixels((data.image.size, data.image.size), data.image.channels)

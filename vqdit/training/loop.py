@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import jax
@@ -35,7 +36,7 @@ class Run:
     """What all stages of one run share."""
 
     config: ConfigDict
-    workdir: str
+    workdir: Path
     mesh: Mesh
     stop: StopFlag
     watchdog: Watchdog
@@ -148,5 +149,4 @@ class _Journal:
                                  f'{float(metrics["gradient_norm"])}); lower the learning rate or check the data')
         self._progress.update(number, {name: value for name, value in metrics.items() if name in SHOWN})
         if number % self._config.logging.every == 0 or number == self._stage.section.steps or skipped:
-            speed = {'examples_per_second': self._progress.items_per_second}
-            self._log.write(number, metrics | speed)
+            self._log.write(number, {**metrics, 'examples_per_second': self._progress.items_per_second})

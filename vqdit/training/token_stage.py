@@ -9,7 +9,7 @@ import numpy as np
 from vqdit.data import load
 from vqdit.data.batches import Batch
 from vqdit.data.token_store import write_store
-from vqdit.tokenizers.frozen import Tokenizer
+from vqdit.tokenizers.frozen import Tokenizer, encode_loosely
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.training.logging import Progress
 from vqdit.training.loop import Run
@@ -24,7 +24,7 @@ def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLay
     fingerprints['data'] = data_fingerprint(run)
 
     def encode(batch: Batch) -> np.ndarray:
-        return np.concatenate([_encode(tokenizers[name], batch[name]) for name in layout.modalities], axis=1)
+        return np.concatenate([encode_loosely(tokenizers[name], batch[name]) for name in layout.modalities], axis=1)
 
     for split in ('train', 'test'):
         dataset = load(run.config.data, split, modalities=layout.modalities)
@@ -45,8 +45,3 @@ def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLay
 def data_fingerprint(run: Run) -> str:
     """What the examples depend on: the data section of the config, as text."""
     return run.config.data.to_json(sort_keys=True)
-
-
-def _encode(tokenizer: Tokenizer, data: np.ndarray | list[str]) -> np.ndarray:
-    # Captions longer than the layout are cut rather than refused: there is always one too long in real data.
-    return tokenizer.encode(data, strict=False) if isinstance(data, list) else tokenizer.encode(data)

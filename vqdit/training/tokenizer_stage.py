@@ -15,7 +15,7 @@ from vqdit.files import read_json, write_bytes, write_json
 from vqdit.generation.pictures import draw_table
 from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer, Tokenizer
 from vqdit.tokenizers.health import codebook_health, diagnosis, signal_to_noise
-from vqdit.tokenizers.text import ByteTokenizer, WordTokenizer, build_vocabulary
+from vqdit.tokenizers.text import ByteTokenizer, TextTokenizer, WordTokenizer, build_vocabulary
 from vqdit.training.factory import build_learned_tokenizer, learned_modalities
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import tokenizer_loss
@@ -38,6 +38,7 @@ def text_tokenizer(run: Run, modality: str) -> Tokenizer:
     """The text tokenizer of the workdir, made from the training captions at the first call."""
     path, section = _folder(run, modality) / 'tokenizer.json', run.config.tokenizers[modality]
     if not path.exists():
+        tokenizer: TextTokenizer
         if section.kind == 'words':
             texts = load(run.config.data, 'train', modalities=(modality,))
             vocabulary = build_vocabulary([texts[i][modality] for i in range(len(texts))])
@@ -45,12 +46,7 @@ def text_tokenizer(run: Run, modality: str) -> Tokenizer:
         else:
             tokenizer = ByteTokenizer(section.length)
         write_json(path, tokenizer.to_json())
-    return load_text_tokenizer(read_json(path))
-
-
-def load_text_tokenizer(stored: dict[str, Any]) -> Tokenizer:
-    """The text tokenizer that `to_json` described."""
-    return WordTokenizer.from_json(stored) if stored['kind'] == 'words' else ByteTokenizer.from_json(stored)
+    return TextTokenizer.from_json(read_json(path))
 
 
 def train_tokenizer(run: Run, modality: str) -> FrozenTokenizer:

@@ -75,7 +75,8 @@ def test_dead_codes_mean_the_same_at_every_batch_size():
     z, variables = _started(quantizer)
     _, variables = _train(quantizer, z, variables, jax.random.key(0))
     once, _ = _train(quantizer, z, variables, jax.random.key(1))
-    scaled = {'codebook': variables['codebook'] | {name: variables['codebook'][name] * 3 for name in ('sums', 'counts')}}
+    state = variables['codebook']
+    scaled = {'codebook': state | {name: state[name] * 3 for name in ('sums', 'counts')}}
     thrice, _ = _train(quantizer, jnp.tile(z, (3, 1)), scaled, jax.random.key(1))
     assert float(once.metrics['revived']) == float(thrice.metrics['revived'])
 

@@ -4,7 +4,7 @@ A quantizer is a Linen module with
 
     quantizer(z, train=..., mask=..., key=...) -> Quantized     z [..., dimension]
     quantizer.lookup(codes) -> vectors                          codes int32 [..., levels]
-    quantizer.num_codes, quantizer.levels, quantizer.dimension, quantizer.bits_per_token
+    quantizer.num_codes, quantizer.levels, quantizer.radices, quantizer.dimension, quantizer.bits_per_token
 
 Its floating-point work is fp32 with matmul precision HIGHEST whatever the model's dtype, because half-precision
 distances and index arithmetic pick wrong codes. Learned state lives in the `codebook` collection.
@@ -39,6 +39,7 @@ class Quantizer(Protocol):
     dimension: int
     num_codes: int
     levels: int
+    radices: tuple[int, ...]
     bits_per_token: float
 
     def __call__(self, z: jax.Array, *, train: bool = False, mask: jax.Array | None = None,

@@ -44,6 +44,10 @@ class FiniteScalarQuantizer(nn.Module):
         return 1
 
     @property
+    def radices(self) -> tuple[int, ...]:
+        return tuple(self.scalar_levels)
+
+    @property
     def bits_per_token(self) -> float:
         return math.log2(self.num_codes)
 

@@ -57,6 +57,10 @@ class VectorQuantizer(nn.Module):
         return 1
 
     @property
+    def radices(self) -> tuple[int, ...]:
+        return ()
+
+    @property
     def bits_per_token(self) -> float:
         return math.log2(self.num_codes)
 
@@ -73,11 +77,12 @@ class VectorQuantizer(nn.Module):
         flat = z.reshape(-1, self.dimension)
         weights = jnp.ones(flat.shape[0], jnp.float32) if mask is None else mask.reshape(-1).astype(jnp.float32)
         if train:
+            assert key is not None, 'training a VectorQuantizer needs a key'
             self._initialise(jax.lax.stop_gradient(flat), weights, jax.random.fold_in(key, 0))
         codes = nearest_code(jax.lax.stop_gradient(flat), self._codebook())
         quantized = self._codebook()[codes].reshape(z.shape)
         metrics = usage_metrics(codes, self.num_codes, None if mask is None else mask.reshape(-1))
-        if train:
+        if train and key is not None:
             metrics['revived'] = self._update(jax.lax.stop_gradient(flat), codes, weights, jax.random.fold_in(key, 1))
         error = jnp.sum((z - jax.lax.stop_gradient(quantized)) ** 2, axis=-1).reshape(-1)
         loss = self.commitment * jnp.sum(error * weights) / jnp.maximum(weights.sum(), 1.0)

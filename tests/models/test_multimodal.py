@@ -1,0 +1,100 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import FrozenDict
+
+from vqdit.errors import UserError
+from vqdit.models.blocks import rotary_angles, rotate
+from vqdit.models.multimodal import MultimodalDiT, fold, unfold
+from vqdit.tokenizers.spec import TokenLayout, TokenSpec
+
+LAYOUT = TokenLayout({'image': TokenSpec((4, 4), 7), 'audio': TokenSpec((4,), 5, levels=2), 'text': TokenSpec((3,), 9)})
+PATCHES = FrozenDict({'image': 2, 'audio': 2})
+
+
+def _model(**options):
+    return MultimodalDiT(LAYOUT, PATCHES, **({'width': 16, 'depth': 2, 'heads': 2} | options))
+
+
+def _inputs(batch=2, seed=0):
+    rng = np.random.default_rng(seed)
+    codes = np.concatenate([rng.integers(0, s.num_codes + 1, (batch, s.length)) for s in LAYOUT.specs.values()], 1)
+    return jnp.asarray(codes, jnp.int32), jnp.asarray(rng.random(codes.shape), jnp.float32)
+
+
+def _awake(model, seed=1):
+    """Parameters with nothing at zero, so that every path carries a signal."""
+    params = model.init(jax.random.key(seed), *_inputs())
+    noise = lambda path, leaf: leaf + 0.1 * jax.random.normal(jax.random.key(hash(str(path)) % 2**31), leaf.shape)
+    return jax.tree_util.tree_map_with_path(noise, params)
+
+
+@pytest.mark.parametrize(('spec', 'patch'), [(TokenSpec((4, 6), 5), 2), (TokenSpec((8,), 5, levels=3), 4),
+                                             (TokenSpec((2, 4, 4), 5), 2), (TokenSpec((5,), 5), 1)])
+def test_fold_is_undone(spec, patch):
+    tokens = jnp.arange(2 * spec.length * 3.0).reshape(2, spec.length, 3)
+    folded = fold(tokens, spec, patch)
+    assert folded.shape[2] == patch ** len(spec.grid) * spec.levels
+    np.testing.assert_array_equal(unfold(folded, spec, patch), tokens)
+
+
+def test_an_untrained_model_knows_nothing():
+    """Gates and heads start at zero: uniform logits, whatever stands in the input."""
+    logits = _model().apply(_model().init(jax.random.key(0), *_inputs()), *_inputs())
+    assert {name: part.shape for name, part in logits.items()} == {
+        'image': (2, 16, 7), 'audio': (2, 8, 5), 'text': (2, 3, 9)}
+    assert all(float(jnp.abs(part).max()) == 0 for part in logits.values())
+
+
+def test_every_token_and_its_clock_reach_every_modality():
+    """Joint attention by gradients: the logits of each modality depend on the embedding of every other's tokens."""
+    model = _model()
+    params, (codes, clock) = _awake(model), _inputs()
+    for name in LAYOUT.modalities:
+        slope = jax.grad(lambda t, name=name: jnp.sum(jnp.sin(model.apply(params, codes, t)[name])))(clock)
+        assert (np.abs(np.asarray(slope)) > 0).all()
+    changed = codes.at[:, -1].set((codes[:, -1] + 1) % 9)
+    before, after = model.apply(params, codes, clock), model.apply(params, changed, clock)
+    assert all(float(jnp.abs(before[name] - after[name]).max()) > 0 for name in LAYOUT.modalities)
+
+
+def test_examples_do_not_see_each_other():
+    model = _model()
+    params, (codes, clock) = _awake(model), _inputs(4)
+    whole, alone = model.apply(params, codes, clock), model.apply(params, codes[1:2], clock[1:2])
+    for name in LAYOUT.modalities:
+        np.testing.assert_allclose(whole[name][1:2], alone[name], atol=1e-5)
+
+
+@pytest.mark.parametrize('remat', ['full', 'dots'])
+def test_remat_changes_memory_not_gradients(remat):
+    params, (codes, clock) = _awake(_model()), _inputs()
+    slope = lambda model: jax.grad(lambda p: sum(jnp.sum(x**2) for x in model.apply(p, codes, clock).values()))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4), slope(_model()),
+                 slope(_model(remat=remat)))
+
+
+def test_bfloat16_computes_near_float32_and_answers_in_float32():
+    params, inputs = _awake(_model()), _inputs()
+    full, half = _model().apply(params, *inputs), _model(dtype=jnp.bfloat16).apply(params, *inputs)
+    for name in LAYOUT.modalities:
+        assert half[name].dtype == jnp.float32
+        np.testing.assert_allclose(half[name], full[name], atol=0.15)
+
+
+def test_rotation_depends_on_distances_alone():
+    """q(m) . k(n) = q(m + s) . k(n + s), on every axis."""
+    rng = np.random.default_rng(0)
+    query, key = (jnp.asarray(rng.normal(size=(1, 1, 1, 16)), jnp.float32) for _ in range(2))
+    turn = lambda x, at: rotate(x, jnp.asarray(rotary_angles(np.array([at, [9, 9, 9, 0]]), 16))[:1])
+    dot = lambda a, b: float(jnp.sum(turn(query, a) * turn(key, b)))
+    assert dot([1, 2, 3, 0], [4, 0, 5, 0]) == pytest.approx(dot([3, 5, 4, 0], [6, 3, 6, 0]), abs=1e-5)
+    assert dot([1, 2, 3, 0], [4, 0, 5, 0]) != pytest.approx(dot([1, 2, 3, 0], [4, 1, 5, 0]), abs=1e-3)
+
+
+@pytest.mark.parametrize(('options', 'said'), [
+    ({'heads': 3}, 'heads'), ({'remat': 'some'}, 'remat "some"'), ({'patches': FrozenDict({'image': 3})}, 'patch 3')])
+def test_bad_settings_are_refused(options, said):
+    with pytest.raises(UserError, match=said):
+        MultimodalDiT(**({'layout': LAYOUT, 'patches': PATCHES, 'width': 16, 'depth': 1, 'heads': 2} | options))

@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
+
+from vqdit.errors import UserError
+from vqdit.training.sharding import check_batch, make_mesh, place_batch, tree_shardings
+
+
+def _mesh(data=-1, fsdp=1, tensor=1):
+    return make_mesh(ConfigDict({'data': data, 'fsdp': fsdp, 'tensor': tensor}))
+
+
+def test_minus_one_takes_what_is_left():
+    assert dict(_mesh(fsdp=2, tensor=2).shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
+
+
+@pytest.mark.parametrize('sizes', [(16, 1, 1), (-1, 3, 1), (2, 2, 1)])
+def test_a_mesh_of_other_than_all_devices_is_refused(sizes):
+    with pytest.raises(UserError, match='8 visible devices'):
+        _mesh(*sizes)
+
+
+def test_rules_place_by_path_from_the_last_axis():
+    tree = {'blocks': {'mlp': {'out': {'kernel': jnp.zeros((3, 8, 4))}}}, 'bias': jnp.zeros(6)}
+    rules = (('mlp/out/kernel', ('tensor', 'fsdp')), ('bias', ('fsdp',)))
+    placed = tree_shardings(tree, rules, _mesh(fsdp=4, tensor=2))
+    assert placed['blocks']['mlp']['out']['kernel'].spec == PartitionSpec(None, 'tensor', 'fsdp')
+    # 6 is not divisible by 4: the leaf stays whole.
+    assert placed['bias'].spec == PartitionSpec(None)
+
+
+def test_a_batch_is_split_over_data_and_fsdp():
+    batch = place_batch({'x': np.arange(16).reshape(8, 2)}, _mesh(fsdp=2, tensor=2))
+    assert batch['x'].addressable_shards[0].data.shape == (2, 2)
+    np.testing.assert_array_equal(batch['x'], np.arange(16).reshape(8, 2))
+
+
+def test_a_batch_that_does_not_divide_names_the_nearest():
+    with pytest.raises(UserError, match='nearest that is: 16'):
+        check_batch(13, _mesh(), 1)
+    assert check_batch(16, _mesh(), 2) is None
+    assert jax.device_count() == 8
