@@ -18,6 +18,7 @@ from vqdit.diffusion.clock import Task
 from vqdit.errors import UserError
 from vqdit.generation.given import parse_given, read_given
 from vqdit.generation.outputs import empty_folder, new_folder, write_samples
+from vqdit.training.host import prepare_host
 from vqdit.training.pipeline import load_generator
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the trained model', required=True)
@@ -33,6 +34,7 @@ OUT = flags.DEFINE_string('out', None, 'empty folder for the files; the next of 
 
 
 def main() -> None:
+    prepare_host(cpu_devices=1)
     values = parse_given(GIVEN.value)
     flagged = {'steps': STEPS, 'guidance': GUIDANCE, 'temperature': TEMPERATURE, 'order': ORDER}
     overrides = {name: flag.value for name, flag in flagged.items() if flag.value is not None}
@@ -44,6 +46,8 @@ def main() -> None:
     task.roles(generator.layout)
     formats = read_formats(config.data)
     given = read_given(values, formats, modalities)
+    if 'text' in given:
+        generator.tokenizers['text'].encode(given['text'])  # strict: an unknown word is the user's mistake
     out = empty_folder(Path(OUT.value)) if OUT.value else None
     generated = generator.generate(task, given, NUM.value, SEED.value)
     folder = out or new_folder(Path(WORKDIR.value) / 'samples')

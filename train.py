@@ -1,26 +1,32 @@
 """Trains the tokenizers and the diffusion transformer of a config, then evaluates them.
 
-    python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 The same command goes on where a stopped run left off.
 """
 
+import logging
+
 from absl import flags
 
-from vqdit import command
+from vqdit.command import config_flag, run
+from vqdit.evaluation.report import evaluate
+from vqdit.training.host import prepare_host
+from vqdit.training.pipeline import train
 
-command.config_flag()
-flags.DEFINE_string('workdir', None, 'Folder of everything that the run makes.', required=True)
-flags.DEFINE_integer('cpu_devices', 0, 'Virtual devices on a CPU; 0 is one a core.')
+CONFIG = config_flag()
+WORKDIR = flags.DEFINE_string('workdir', None, 'folder of everything that the run makes', required=True)
+CPU_DEVICES = flags.DEFINE_integer('cpu_devices', 0, 'virtual devices on a CPU; 0 is one a core', lower_bound=0)
 
 
 def main() -> None:
-    from vqdit.evaluation.report import evaluate
-    from vqdit.training.pipeline import train
-
-    train(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.cpu_devices)
-    evaluate(flags.FLAGS.workdir)
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    for noisy in ('absl', 'jax'):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.info(prepare_host(CPU_DEVICES.value))
+    train(CONFIG.value, WORKDIR.value)
+    evaluate(WORKDIR.value)
 
 
 if __name__ == '__main__':
-    command.run(main)
+    run(main)

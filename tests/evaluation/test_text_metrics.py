@@ -20,7 +20,7 @@ def test_words_are_lower_case_and_without_punctuation():
 def test_the_reference_itself_has_the_highest_scores():
     assert bleu(CAPTIONS, single(CAPTIONS)) == pytest.approx(1)
     assert rouge_l(CAPTIONS, single(CAPTIONS)) == pytest.approx(1)
-    # The last caption has no 4-gram: 10 * (1 + 1 + 3/4 of ...) per order, see the sum.
+    # Three captions have n-grams of orders 1 to 3, two of them of order 4.
     assert cider_d(CAPTIONS, single(CAPTIONS)) == pytest.approx(10 * (3 + 3 + 3 + 2) / 12)
 
 

@@ -7,11 +7,13 @@ from absl import flags
 
 from vqdit.command import run
 from vqdit.evaluation.report import evaluate
+from vqdit.training.host import prepare_host
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the trained model', required=True)
 
 
 def main() -> None:
+    prepare_host(cpu_devices=1)
     evaluate(WORKDIR.value)
 
 

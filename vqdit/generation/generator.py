@@ -11,7 +11,7 @@ from vqdit.diffusion.clock import GIVEN, Task
 from vqdit.diffusion.samplers import guided, sample_keys
 from vqdit.errors import UserError
 from vqdit.models.multimodal import MultimodalDiT
-from vqdit.tokenizers.frozen import Tokenizer
+from vqdit.tokenizers.frozen import Tokenizer, encode_loosely, stack
 from vqdit.tokenizers.spec import TokenLayout
 
 Sampler = Callable[..., jax.Array]
@@ -55,8 +55,7 @@ class Generator:
             items = given.get(name)
             if items is None or len(items) not in (1, count):
                 raise UserError(f'task "{task}" needs {name}: give one item, or one for each of the {count} samples')
-            data = list(items) if isinstance(items[0], str) else np.stack(items)
-            codes[:, self.layout.slice(name)] = self.tokenizers[name].encode(data)
+            codes[:, self.layout.slice(name)] = encode_loosely(self.tokenizers[name], stack(items))
         return codes
 
     def generate_codes(self, task: Task, codes: np.ndarray, seed: int = 0, first_index: int = 0) -> np.ndarray:

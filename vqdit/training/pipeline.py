@@ -12,7 +12,9 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vqdit.errors import UserError
+from vqdit.data import load
+from vqdit.diffusion.clock import Task
+from vqdit.errors import UserError, nearest
 from vqdit.generation import Generator
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.training import diffusion_stage, host, token_stage, tokenizer_stage
@@ -41,13 +43,21 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raises UserError for what can be known to be wrong before anything is written."""
+    """Raises UserError or DataError for what can be known to be wrong before anything is written."""
     mesh = make_mesh(config.mesh)
     sections = {f'tokenizers.{name}.training': config.tokenizers[name].training
                 for name in learned_modalities(config)}
     for section in [*sections.values(), config.diffusion.training]:
         check_batch(section.batch_size, mesh, section.accumulate)
+    for text in (*config.diffusion.tasks, *config.evaluation.tasks):
+        task = Task.parse(text)
+        for name in (*task.given, *task.generated):
+            if name not in config.tokenizers:
+                raise UserError(f'task "{text}" names "{name}", which has no tokenizer; the config has '
+                                f'{", ".join(config.tokenizers)}.{nearest(name, config.tokenizers)}')
     build_sampler(config)
+    for split in ('train', 'test'):
+        load(config.data, split, modalities=tuple(config.tokenizers))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,50 @@
+"""The same numbers on one device and on eight."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.core import FrozenDict
+from jax.sharding import AxisType, Mesh
+
+from vqdit.diffusion.categorical import Absorbing
+from vqdit.diffusion.clock import TaskMixture
+from vqdit.models.multimodal import MultimodalDiT
+from vqdit.tokenizers.spec import TokenLayout, TokenSpec
+from vqdit.training.defaults import defaults
+from vqdit.training.objective import diffusion_loss
+from vqdit.training.sharding import AXES, place_batch, replicated, tree_shardings
+from vqdit.training.state import create_state
+from vqdit.training.steps import make_step
+
+LAYOUT = TokenLayout({'image': TokenSpec((4, 4), 6), 'text': TokenSpec((4,), 8)})
+STEPS = 20
+
+
+def _train(shape: tuple[int, int, int]):
+    mesh = Mesh(np.array(jax.devices()[:int(np.prod(shape))]).reshape(shape), AXES, axis_types=(AxisType.Auto,) * 3)
+    model = MultimodalDiT(LAYOUT, FrozenDict({'image': 2}), width=32, depth=2, heads=2)
+    optimizer = optax.adamw(1e-3, eps=1e-4)
+    mixture = TaskMixture({'text->image': 1.0, '->image,text': 1.0}, LAYOUT)
+    codes = np.random.default_rng(0).integers(0, 6, (16, LAYOUT.length)).astype(np.int32)
+    init = lambda: create_state(model.init(jax.random.key(0), codes[:1], jnp.zeros((1, LAYOUT.length))), optimizer)
+    shardings = tree_shardings(jax.eval_shape(init), defaults().sharding_rules, mesh)
+    state = jax.jit(init, out_shardings=shardings)()
+    step = jax.jit(make_step(diffusion_loss(model, Absorbing(), mixture), optimizer, 0.99),
+                   out_shardings=(shardings, replicated(mesh)))
+    root = jax.device_put(jax.random.key(1), replicated(mesh))
+    for _ in range(STEPS):
+        state, metrics = step(state, place_batch({'codes': codes}, mesh), root)
+        jax.block_until_ready(metrics)
+    return jax.device_get(state.params), shardings
+
+
+def test_parameters_after_twenty_steps_do_not_depend_on_the_mesh():
+    reference, _ = _train((1, 1, 1))
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(reference))
+    for shape in ((8, 1, 1), (2, 2, 2)):
+        params, shardings = _train(shape)
+        worst = max(float(np.abs(a - b).max()) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(reference)))
+        assert worst / scale < 1e-6
+        if shape == (2, 2, 2):
+            assert any('tensor' in str(s.spec) for s in jax.tree.leaves(shardings.params))
