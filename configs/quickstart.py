@@ -11,14 +11,14 @@ from vqdit.training.defaults import defaults, log_mel_tokenizer, pixels_tokenize
 def get_config() -> ConfigDict:
     config = defaults()
     config.data = ConfigDict({
-        'source': 'world', 'train_examples': 16_000, 'test_examples': 1_000,
+        'source': 'world', 'train_examples': 12_000, 'test_examples': 1_000,
         'image': {'size': 32, 'channels': 3},
         'audio': {'rate': 8000, 'seconds': 0.5},
     })
     image = pixels_tokenizer(patch=4, widths=(64,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 5, 5)})
     image.blocks = 2
     image.training.update(steps=400, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
-    audio = log_mel_tokenizer(patch=2, widths=(256,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8,) * 4})
+    audio = log_mel_tokenizer(patch=2, widths=(256,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 5, 5, 5)})
     audio.update(window=500, hop=125)
     audio.training.update(steps=1000, batch_size=32, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
     config.tokenizers = ConfigDict({'image': image, 'audio': audio, 'text': text_tokenizer('words', length=12)})
@@ -30,10 +30,10 @@ def get_config() -> ConfigDict:
         'text->image,audio': 2.0, 'image->audio,text': 2.0, 'audio->image,text': 2.0,
     })
     config.diffusion.model.patches = ConfigDict({'image': 2, 'audio': 2})
-    config.diffusion.training.update(steps=900, batch_size=64, learning_rate=3e-3, ema_decay=0.99)
+    config.diffusion.training.update(steps=800, batch_size=64, learning_rate=3e-3, ema_decay=0.99)
     config.diffusion.sampler.update(steps=32, batch_size=128)
     config.evaluation.tasks = ('text->image', 'image->text', 'text->audio', 'audio->text', 'image->audio',
                                'audio->image', '->image,audio,text')
     config.checkpoints.every = 200
-    config.logging.samples_every = 350
+    config.logging.samples_every = 400
     return config

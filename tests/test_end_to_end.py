@@ -100,7 +100,8 @@ def test_samples_of_every_kind(trained, tmp_path):
                   '--generate=image,audio', '--num=3', f'--out={out}'))
     manifest = json.loads((out / 'manifest.json').read_text())
     assert manifest['task'] == 'text->image,audio'
-    assert Image.open(out / 'image_0002.png').size == (32, 32)
+    with Image.open(out / 'image_0002.png') as picture:
+        assert picture.size == (32, 32)
     assert len(list(out.glob('*.wav'))) == 3 and (out / 'grid.png').exists()
     caption = tmp_path / 'caption'
     _run(_command('sample.py', f'--workdir={trained}', f'--given=image={out}/image_0000.png', '--generate=text',

@@ -87,5 +87,16 @@ def test_draws_reach_the_tail():
     assert low <= count <= high
 
 
+@pytest.mark.parametrize('classes', [2, 5, 17])
+def test_draws_follow_the_softmax_at_any_number_of_classes(classes):
+    logits = np.random.default_rng(classes).normal(size=classes) * 2
+    logits[0] = -np.inf
+    draws = draw_codes(jax.random.key(1), jnp.broadcast_to(jnp.asarray(logits, jnp.float32)[None], (20_000, classes)))
+    counts = np.bincount(np.asarray(draws), minlength=classes)
+    expected = np.exp(logits) / np.exp(logits).sum() * 20_000
+    assert len(counts) == classes and counts[0] == 0
+    assert stats.chisquare(counts[1:], expected[1:]).pvalue > 1e-3
+
+
 def test_temperature_zero_takes_the_likeliest():
     assert int(draw_codes(jax.random.key(0), jnp.array([0.0, 3.0, 1.0]), temperature=0)) == 1

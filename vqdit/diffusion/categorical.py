@@ -11,6 +11,7 @@ al. 2024, arXiv:2406.07524; Shi et al. 2024, arXiv:2406.04329):
 The denoiser is the plain posterior p(x | z_t). (3) is exact when it is: the integral over t is then -log p(x).
 """
 
+import math
 from dataclasses import dataclass, field
 
 import chex
@@ -71,9 +72,18 @@ class Absorbing:
 def draw_codes(key: jax.Array, logits: jax.Array, temperature: float = 1.0) -> jax.Array:
     """Draws codes int32 [...] from logits [..., K]; a temperature of 0 takes the likeliest.
 
-    Mode "high" because the default Gumbel noise cannot draw probabilities below about 1e-7.
+    First a group of about sqrt(K) codes is drawn, then a code in it: the same law with 2 sqrt(K) random numbers in
+    place of K. Mode "high" because the default Gumbel noise cannot draw probabilities below about 1e-7.
     """
     logits = logits.astype(jnp.float32)
     if temperature == 0:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    return jax.random.categorical(key, logits / temperature, axis=-1, mode='high').astype(jnp.int32)
+    size = math.isqrt(logits.shape[-1] - 1) + 1
+    missing = -logits.shape[-1] % size
+    padded = jnp.pad(logits / temperature, [(0, 0)] * (logits.ndim - 1) + [(0, missing)], constant_values=-jnp.inf)
+    groups = padded.reshape(*logits.shape[:-1], -1, size)
+    first, second = jax.random.split(key)
+    group = jax.random.categorical(first, jax.nn.logsumexp(groups, axis=-1), axis=-1, mode='high')
+    members = jnp.take_along_axis(groups, group[..., None, None], axis=-2)[..., 0, :]
+    member = jax.random.categorical(second, members, axis=-1, mode='high')
+    return (group * size + member).astype(jnp.int32)
