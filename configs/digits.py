@@ -24,7 +24,8 @@ def get_config() -> ConfigDict:
     image = pixels_tokenizer(patch=4, widths=(64,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 6, 5)})
     image.blocks = 2
     image.training.update(steps=800, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
-    audio = log_mel_tokenizer(patch=2, widths=(256,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 5, 5, 5)})
+    audio = log_mel_tokenizer(patch=2, widths=(256,),
+                              quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 5, 5, 5)})
     audio.update(window=500, hop=125)
     audio.training.update(steps=2000, batch_size=32, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
     config.tokenizers = ConfigDict({'image': image, 'audio': audio, 'text': text_tokenizer('words', length=1)})

@@ -40,8 +40,7 @@ def diffusion_loss(model: MultimodalDiT, process: Absorbing, mixture: TaskMixtur
         generated = (roles == GENERATED).astype(jnp.float32)
         metrics = {f'{name}_nats': _mean(part, layout.split(generated)[name])
                    for name, part in layout.split(losses).items()}
-        value = sum(metrics.values()) / len(metrics)
-        return value, (codebook, metrics)
+        return jnp.mean(jnp.stack(list(metrics.values()))), (codebook, metrics)
 
     return loss
 
