@@ -80,6 +80,7 @@ def sample(script, generator, tmp_path, monkeypatch):
         config = {'data': {'source': 'world', 'image': {'size': 8}}, 'diffusion': {'sampler': sampler}}
         return generator, ConfigDict(config)
 
+    monkeypatch.setattr(script, 'prepare_host', lambda **_: '')  # JAX runs already, with eight devices
     monkeypatch.setattr(script, 'load_generator', load_generator)
 
     def run(*arguments, workdir=tmp_path):

@@ -22,7 +22,10 @@ def prepare_host(cpu_devices: int = 0) -> str:
     if _accelerator_expected():
         return 'accelerator asked for: the settings of the host stay as they are'
     count = cpu_devices or len(os.sched_getaffinity(0))
-    jax.config.update('jax_num_cpu_devices', count)
+    try:
+        jax.config.update('jax_num_cpu_devices', count)
+    except RuntimeError:
+        return 'JAX runs already: the settings of the host stay as they are'
     # XLA's thread pool: a program whose collectives wait on every thread would wait for ever.
     os.environ.setdefault('NPROC', str(max(16, 8 * count)))
     kept = _keep_freed_memory()
