@@ -9,7 +9,7 @@ from vqdit.training.optimizers import build_optimizer, is_matrix, learning_rate
 
 def _section(**changes):
     section = optimization(100, 8, 1e-2)
-    section.update(warmup_steps=10, **changes)
+    section.update({'warmup_steps': 10} | changes)
     return section
 
 

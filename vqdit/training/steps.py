@@ -27,7 +27,7 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema_decay: fl
     def step(state: TrainState, batch: Any, root: jax.Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(root, state.step)
         (value, (codebook, metrics)), grads = _accumulated(gradient, state, batch, key, accumulate)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
