@@ -11,10 +11,12 @@ from vqdit.training.state import Tree
 def learning_rate(config: ml_collections.ConfigDict, steps: int) -> optax.Schedule:
     """Linear warm-up to `config.learning_rate`, then `config.schedule`: "cosine" to zero, or "constant"."""
     warmup = min(config.warmup_steps, max(steps - 1, 0))
+    # A warm-up of no steps would stay at its first value for ever.
+    first = 0.0 if warmup else config.learning_rate
     if config.schedule == 'cosine':
-        return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, steps)
+        return optax.warmup_cosine_decay_schedule(first, config.learning_rate, warmup, steps)
     if config.schedule == 'constant':
-        return optax.warmup_constant_schedule(0.0, config.learning_rate, warmup)
+        return optax.warmup_constant_schedule(first, config.learning_rate, warmup)
     known = ('cosine', 'constant')
     raise UserError(f'schedule "{config.schedule}" is unknown; choose one of {", ".join(known)}.'
                     f'{nearest(config.schedule, known)}')
