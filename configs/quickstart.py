@@ -17,24 +17,26 @@ def get_config() -> ConfigDict:
     })
     image = pixels_tokenizer(patch=4, widths=(64,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 5, 5)})
     image.blocks = 2
-    image.training.update(steps=400, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
+    image.training.update(steps=600, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
     audio = log_mel_tokenizer(patch=2, widths=(256,),
                               quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 5, 5, 5)})
     audio.update(window=500, hop=125)
-    audio.training.update(steps=1000, batch_size=32, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
+    audio.training.update(steps=800, batch_size=32, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
     config.tokenizers = ConfigDict({'image': image, 'audio': audio, 'text': text_tokenizer('words', length=12)})
 
-    # Half of the training fills in two modalities at once, each at a noise level of its own.
+    # Much of the training fills in several modalities at once, each at a noise level of its own: more to learn from
+    # every example.
     config.diffusion.tasks = ConfigDict({
         'text->image': 1.0, 'image->text': 1.0, 'text->audio': 1.0, 'audio->text': 1.0,
-        'image->audio': 1.0, 'audio->image': 1.0, '->image,audio,text': 1.0,
-        'text->image,audio': 2.0, 'image->audio,text': 2.0, 'audio->image,text': 2.0,
+        'image->audio': 1.0, 'audio->image': 1.0, '->image,audio,text': 3.0,
+        'text->image,audio': 1.5, 'image->audio,text': 1.5, 'audio->image,text': 1.5,
     })
-    config.diffusion.model.patches = ConfigDict({'image': 2, 'audio': 2})
-    config.diffusion.training.update(steps=800, batch_size=64, learning_rate=3e-3, ema_decay=0.99)
+    config.diffusion.weighting = 'masked'
+    config.diffusion.model.update(patches=ConfigDict({'image': 2, 'audio': 2}), gate=0.5, unroll=4)
+    config.diffusion.training.update(steps=1200, batch_size=32, learning_rate=2e-3, warmup_steps=50, ema_decay=0.99)
     config.diffusion.sampler.update(steps=32, batch_size=128)
     config.evaluation.tasks = ('text->image', 'image->text', 'text->audio', 'audio->text', 'image->audio',
                                'audio->image', '->image,audio,text')
-    config.checkpoints.every = 200
-    config.logging.samples_every = 400
+    config.checkpoints.every = 300
+    config.logging.samples_every = 600
     return config

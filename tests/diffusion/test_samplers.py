@@ -117,3 +117,17 @@ def test_guidance_moves_the_law_to_its_closed_form():
 def test_bad_settings_are_refused(make):
     with pytest.raises(UserError):
         make()
+
+
+def test_the_denoiser_runs_only_for_steps_that_reveal_a_token():
+    calls = []
+
+    def counting(codes, clock):
+        jax.debug.callback(lambda: calls.append(1))
+        return toy.denoiser(toy.joint())(codes, clock)
+
+    roles = jnp.broadcast_to(jnp.array([GIVEN, GENERATED, ABSENT])[None], (4, 3))
+    codes = jnp.zeros((4, toy.LENGTH), jnp.int32)
+    _sample(Ordered(steps=9), toy.joint(), roles, codes, draws=4, denoiser=counting)
+    jax.effects_barrier()
+    assert len(calls) == 1

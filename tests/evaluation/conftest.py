@@ -63,7 +63,8 @@ def config():
             'process': {'schedule': 'linear'},
             'sampler': {'name': 'ordered', 'steps': 4, 'guidance': 1.0},
         },
-        'evaluation': {'scorer': 'world', 'tasks': ('text->image', 'image,audio->text'), 'examples': 100, 'seed': 3},
+        'evaluation': {'scorer': 'world', 'tasks': ('text->image', 'image,audio->text'), 'split': 'test',
+                       'examples': 100, 'seed': 3},
     }).lock()
 
 

@@ -1,3 +1,5 @@
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +28,8 @@ def _inputs(batch=2, seed=0):
 def _awake(model, seed=1):
     """Parameters with nothing at zero, so that every path carries a signal."""
     params = model.init(jax.random.key(seed), *_inputs())
-    noise = lambda path, leaf: leaf + 0.1 * jax.random.normal(jax.random.key(hash(str(path)) % 2**31), leaf.shape)
+    key = lambda path: jax.random.key(zlib.crc32(str(path).encode()) % 2**31)
+    noise = lambda path, leaf: leaf + 0.1 * jax.random.normal(key(path), leaf.shape)
     return jax.tree_util.tree_map_with_path(noise, params)
 
 
@@ -73,6 +76,22 @@ def test_remat_changes_memory_not_gradients(remat):
     slope = lambda model: jax.grad(lambda p: sum(jnp.sum(x**2) for x in model.apply(p, codes, clock).values()))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4), slope(_model()),
                  slope(_model(remat=remat)))
+
+
+def test_unrolled_layers_compute_the_same():
+    params = _awake(_model())
+    for name, logits in _model().apply(params, *_inputs()).items():
+        np.testing.assert_allclose(_model(unroll=2).apply(params, *_inputs())[name], logits, atol=1e-5)
+
+
+def test_gates_start_where_they_are_told():
+    """At zero the trunk is the identity, and only the embeddings reach the heads."""
+    inputs = _inputs()
+    trunk = lambda gate: _model(gate=gate).init(jax.random.key(0), *inputs)['params']['blocks']['modulation_table']
+    np.testing.assert_array_equal(trunk(0.0), 0.0)
+    shift1, scale1, gate1, shift2, scale2, gate2 = np.split(np.asarray(trunk(0.5)), 6, axis=-1)
+    assert not (shift1.any() or scale1.any() or shift2.any() or scale2.any())
+    assert (gate1 == 0.5).all() and (gate2 == 0.5).all()
 
 
 def test_bfloat16_computes_near_float32_and_answers_in_float32():

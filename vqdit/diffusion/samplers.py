@@ -118,25 +118,32 @@ class Ordered:
         """Samples int32 [B, N]: given tokens as in `codes`, absent ones masked, the others generated."""
         mask_ids = jnp.asarray(layout.mask_ids)
         start = jnp.where(roles == GIVEN, codes, mask_ids[None])
-        total = jnp.sum(roles == GENERATED, axis=1)
-        first, *_ = _split_each(keys, 2)
+        hidden = self._hidden(jnp.sum(roles == GENERATED, axis=1))
+        first = jax.vmap(lambda key: jax.random.fold_in(key, self.steps))(keys)
         priority = jax.vmap(lambda key: jax.random.uniform(key, roles.shape[1:]))(first)
 
-        def body(state, index):
-            noisy, keys = state
-            t, s = 1.0 - index / self.steps, 1.0 - (index + 1) / self.steps
-            keys, propose, choose = _split_each(keys, 3)
-            hidden = (noisy == mask_ids[None]) & (roles == GENERATED)
-            share = jnp.sum(hidden, axis=1) / jnp.maximum(total, 1)
-            clock = clock_of(roles, share[:, None])
+        def reveal(noisy, index, before, after):
+            step_keys = jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
+            propose, choose = _split_each(step_keys, 2)
+            clock = clock_of(roles, (before / jnp.maximum(hidden[0], 1))[:, None])
             proposal, confidence = _propose(propose, denoiser(noisy, clock), layout, self.temperature)
-            score = priority if self.order == 'random' else self._noisy(choose, confidence, t)
-            kept = jnp.round((1.0 - self.process.schedule.alpha(s)) * total).astype(jnp.int32)
-            revealed = _highest(jnp.where(hidden, score, -jnp.inf), jnp.sum(hidden, axis=1) - kept)
-            return (jnp.where(revealed & hidden, proposal, noisy), keys), None
+            score = priority if self.order == 'random' else self._noisy(choose, confidence, 1.0 - index / self.steps)
+            masked = (noisy == mask_ids[None]) & (roles == GENERATED)
+            revealed = _highest(jnp.where(masked, score, -jnp.inf), before - after)
+            return jnp.where(revealed & masked, proposal, noisy)
 
-        (final, _), _ = jax.lax.scan(body, (start, keys), jnp.arange(self.steps, dtype=jnp.float32))
+        def body(noisy, step):
+            _, before, after = step
+            # Short texts have fewer tokens than there are steps: a step in which no sample reveals any costs nothing.
+            return jax.lax.cond(jnp.any(before > after), reveal, lambda noisy, *_: noisy, noisy, *step), None
+
+        final, _ = jax.lax.scan(body, start, (jnp.arange(self.steps), hidden[:-1], hidden[1:]))
         return final
+
+    def _hidden(self, total: jax.Array) -> jax.Array:
+        """How many of the `total [B]` generated tokens are masked before every step and at the end, [steps + 1, B]."""
+        times = 1.0 - jnp.arange(self.steps + 1) / self.steps
+        return jnp.round((1.0 - self.process.schedule.alpha(times))[:, None] * total[None]).astype(jnp.int32)
 
     def _noisy(self, keys: jax.Array, confidence: jax.Array, t: jax.Array) -> jax.Array:
         gumbel = jax.vmap(lambda key: jax.random.gumbel(key, confidence.shape[1:], mode='high'))(keys)

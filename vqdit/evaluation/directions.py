@@ -88,9 +88,9 @@ def measure_directions(generator: Generator, config: ConfigDict, scorer: Scorer)
 
 
 def read_examples(config: ConfigDict, task: Task) -> list[Example]:
-    """At most `evaluation.examples` examples of the test split, evenly spaced, with all data of the task."""
+    """At most `evaluation.examples` examples of `evaluation.split`, evenly spaced, with all data of the task."""
     modalities = task.given + task.generated
-    dataset = load(config.data, 'test', modalities, anchor=modalities[0])
+    dataset = load(config.data, config.evaluation.split, modalities, anchor=modalities[0])
     count = min(config.evaluation.examples, len(dataset))
     return [dataset[index] for index in np.arange(count) * len(dataset) // count]
 

@@ -1,11 +1,16 @@
-"""The generator: given data of some modalities, samples the others. One compiled program serves every task."""
+"""The generator: given data of some modalities, samples the others. One compiled program serves every task.
 
+The samples of a batch are split over the devices of this process.
+"""
+
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vqdit.diffusion.clock import GIVEN, Task
 from vqdit.diffusion.samplers import guided, sample_keys
@@ -31,6 +36,7 @@ class Generator:
         self.model, self.params, self.tokenizers = model, params, tokenizers
         self.layout = model.layout
         self.batch_size = batch_size
+        self._rows = split_rows(batch_size)
         self._sample = jax.jit(_sample_function(model, self.layout, sampler, guidance))
 
     def generate(self, task: Task, given: Mapping[str, Sequence[Any]], count: int, seed: int = 0,
@@ -70,9 +76,16 @@ class Generator:
         for start in range(0, count, self.batch_size):
             rows = np.minimum(np.arange(start, start + self.batch_size), count - 1)
             keys = sample_keys(root, jnp.asarray(first_index + rows))
-            drawn = self._sample(self.params, keys, codes[rows], roles[rows])
+            drawn = self._sample(self.params, *jax.device_put((keys, codes[rows], roles[rows]), self._rows))
             pieces.append(np.asarray(drawn)[:count - start])
         return np.concatenate(pieces)
+
+
+def split_rows(batch_size: int) -> NamedSharding:
+    """The first axis of `batch_size` rows over as many devices of this process as divide it."""
+    devices = jax.local_devices()
+    devices = devices[:math.gcd(batch_size, len(devices))]
+    return NamedSharding(Mesh(np.asarray(devices), ('data',)), PartitionSpec('data'))
 
 
 def _sample_function(model: MultimodalDiT, layout: TokenLayout, sampler: Sampler, guidance: float) -> Callable:

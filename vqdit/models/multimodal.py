@@ -53,7 +53,9 @@ class MultimodalDiT(nn.Module):
         patches: side of the blocks of positions that are folded, by modality; 1 where nothing is said.
         width, depth, heads: of the trunk.
         expansion: hidden width of the SwiGLU over the width; 8/3 makes it as large as a plain MLP of 4.
+        gate: where the gates of the blocks start; see `blocks.Block`.
         remat: what the backward pass computes again; see `blocks.stack_of_blocks`.
+        unroll: blocks in one iteration of the scan over the depth.
         dtype: of the computation; parameters, norms, clock features and logits are fp32.
         implementation: of the attention, passed to `jax.nn.dot_product_attention`.
 
@@ -67,7 +69,9 @@ class MultimodalDiT(nn.Module):
     depth: int = 4
     heads: int = 4
     expansion: float = 8 / 3
+    gate: float = 0.0
     remat: str = 'none'
+    unroll: int = 1
     dtype: jnp.dtype = jnp.float32
     implementation: Literal['xla', 'cudnn'] | None = None
 
@@ -89,8 +93,8 @@ class MultimodalDiT(nn.Module):
         context = nn.silu(nn.Dense(self.width, dtype=self.dtype, name='clock_in')(features))
         modulation = nn.Dense(6 * self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype,
                               name='clock_out')(context)
-        blocks = stack_of_blocks(self.depth, self.remat, heads=self.heads, hidden=self._hidden(), dtype=self.dtype,
-                                 implementation=self.implementation)
+        blocks = stack_of_blocks(self.depth, self.remat, self.unroll, heads=self.heads, hidden=self._hidden(),
+                                 gate=self.gate, dtype=self.dtype, implementation=self.implementation)
         x, _ = blocks(x, modulation, jnp.asarray(self._angles()))
         shift, scale = jnp.split(modulation[..., :2 * self.width], 2, axis=-1)
         return self._logits(modulate(RootMeanSquareNorm(scaled=False)(x), shift, scale))

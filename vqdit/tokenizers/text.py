@@ -41,6 +41,10 @@ class TextTokenizer(abc.ABC):
     def decode(self, codes: np.ndarray) -> list[str]:
         """The texts of codes int [B, length]."""
 
+    def misfits(self, texts: Iterable[str]) -> dict[str, int]:
+        """What `encode` changes when it is not strict, and how often."""
+        return {}
+
     def to_json(self) -> dict[str, Any]:
         return {'kind': self.kind, **asdict(self)}
 

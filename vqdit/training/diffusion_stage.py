@@ -48,11 +48,11 @@ def train_diffusion(run: Run, tokenizers: Mapping[str, Tokenizer], layout: Token
     section = config.diffusion.training
     model, optimizer = build_model(config, layout), build_optimizer(section, section.steps)
     mixture = TaskMixture(dict(config.diffusion.tasks), layout)
+    loss = diffusion_loss(model, build_process(config), mixture, config.diffusion.weighting)
     store = TokenStore(workdir / 'tokens', 'train')
     stage = Stage(
         name='diffusion', folder=str(workdir / 'diffusion'), section=section,
-        step=make_step(diffusion_loss(model, build_process(config), mixture), optimizer, section.ema_decay,
-                       section.accumulate),
+        step=make_step(loss, optimizer, section.ema_decay, section.accumulate),
         batches=Batches(store, section.batch_size, config.seed),
         companions={'tokenizers': frozen_variables(tokenizers)},
         show=_shower(run, tokenizers, model))

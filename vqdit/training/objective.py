@@ -1,5 +1,6 @@
 """The losses of the two kinds of training, in the form that `steps.make_step` takes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from vqdit.diffusion.clock import GENERATED, TaskMixture
 from vqdit.diffusion.likelihood import token_losses
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.frozen import LearnedTokenizer
+from vqdit.training.factory import choose
 from vqdit.training.state import Tree
 from vqdit.training.steps import Loss, Metrics
 
@@ -22,13 +24,24 @@ def tokenizer_loss(tokenizer: LearnedTokenizer, modality: str) -> Loss:
     return loss
 
 
-def diffusion_loss(model: MultimodalDiT, process: Absorbing, mixture: TaskMixture) -> Loss:
-    """The likelihood bound of random tasks on `batch['codes'] int32 [B, N]`, in nats per generated token.
+WEIGHTINGS: dict[str, Callable[[Absorbing, jax.Array], jax.Array]] = {
+    'bound': lambda process, clock: jnp.ones_like(clock),
+    'masked': lambda process, clock: 1.0 / jnp.maximum(process.weight(clock), 1e-6),
+}
+"""What the integrand of the likelihood bound is multiplied by in training: nothing, or the inverse of its own weight.
+
+Then every masked token counts the same, as in MaskGIT (arXiv:2202.04200). It is not a bound any more, but its gradient
+has less noise, because the few masked tokens of almost clean examples have no large weight.
+"""
+
+
+def diffusion_loss(model: MultimodalDiT, process: Absorbing, mixture: TaskMixture, weighting: str = 'bound') -> Loss:
+    """The loss of random tasks on `batch['codes'] int32 [B, N]` per generated token, as `WEIGHTINGS` weigh it.
 
     It is the mean over the modalities, so that twelve words weigh as much as sixty-four codes of an image; the metrics
-    hold the figure of each.
+    hold the likelihood bound of each, in nats per token.
     """
-    layout = model.layout
+    layout, emphasis = model.layout, choose(WEIGHTINGS, weighting, 'diffusion.weighting')
     mask_ids = jnp.asarray(layout.mask_ids)
 
     def loss(params: Tree, codebook: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Metrics]]:
@@ -37,10 +50,10 @@ def diffusion_loss(model: MultimodalDiT, process: Absorbing, mixture: TaskMixtur
         roles, clock = mixture.draw(draw, codes.shape[0])
         noisy = process.corrupt(noise, codes, clock, mask_ids)
         losses = token_losses(process, lambda c, t: model.apply({'params': params}, c, t), layout, codes, noisy, clock)
-        generated = (roles == GENERATED).astype(jnp.float32)
-        metrics = {f'{name}_nats': _mean(part, layout.split(generated)[name])
-                   for name, part in layout.split(losses).items()}
-        return jnp.mean(jnp.stack(list(metrics.values()))), (codebook, metrics)
+        generated = layout.split((roles == GENERATED).astype(jnp.float32))
+        weighted = layout.split(losses * emphasis(process, clock))
+        bounds = {f'{name}_nats': _mean(part, generated[name]) for name, part in layout.split(losses).items()}
+        return jnp.mean(jnp.stack([_mean(weighted[name], generated[name]) for name in weighted])), (codebook, bounds)
 
     return loss
 

@@ -18,9 +18,10 @@ from vqdit.errors import UserError, nearest
 from vqdit.generation import Generator
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.training import diffusion_stage, host, token_stage, tokenizer_stage
-from vqdit.training.factory import build_model, build_sampler, learned_modalities
+from vqdit.training.factory import build_model, build_sampler, choose, learned_modalities
 from vqdit.training.interruption import StopFlag
 from vqdit.training.loop import Run
+from vqdit.training.objective import WEIGHTINGS
 from vqdit.training.sharding import check_batch, make_mesh
 from vqdit.training.watchdog import Watchdog
 from vqdit.training.workdir import Lock, claim, load_config
@@ -56,7 +57,8 @@ def check_config(config: ConfigDict) -> None:
                 raise UserError(f'task "{text}" names "{name}", which has no tokenizer; the config has '
                                 f'{", ".join(config.tokenizers)}.{nearest(name, config.tokenizers)}')
     build_sampler(config)
-    for split in ('train', 'test'):
+    choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
+    for split in dict.fromkeys(('train', 'test', config.evaluation.split)):
         load(config.data, split, modalities=tuple(config.tokenizers))
 
 

@@ -1,6 +1,8 @@
 """The stage that writes the token store: every example is encoded once, and training never runs an encoder."""
 
+import hashlib
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,23 +13,32 @@ from vqdit.data.batches import Batch
 from vqdit.data.token_store import write_store
 from vqdit.tokenizers.frozen import Tokenizer, encode_loosely
 from vqdit.tokenizers.spec import TokenLayout
+from vqdit.tokenizers.text import TextTokenizer
 from vqdit.training.logging import Progress
 from vqdit.training.loop import Run
 
 logger = logging.getLogger(__name__)
 BATCH_SIZE = 128
+MISFITS = {'cut': 'texts longer than the tokens of their layout were cut',
+           'unknown': 'words outside the vocabulary became unknown'}
 
 
 def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLayout) -> None:
-    """Writes the codes of the training and the test split to `workdir/tokens`, or what is missing of them."""
+    """Writes the codes of the training and the test split to `workdir/tokens`, or what is missing of them.
+
+    Texts that do not fit are cut, and counted in a warning.
+    """
     fingerprints = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
     fingerprints['data'] = data_fingerprint(run)
-
-    def encode(batch: Batch) -> np.ndarray:
-        return np.concatenate([encode_loosely(tokenizers[name], batch[name]) for name in layout.modalities], axis=1)
-
     for split in ('train', 'test'):
         dataset = load(run.config.data, split, modalities=layout.modalities)
+        misfits: Counter[tuple[str, str]] = Counter()
+
+        def encode(batch: Batch, misfits: Counter = misfits) -> np.ndarray:
+            for name in layout.modalities:
+                misfits.update({(name, kind): count for kind, count in _misfits(tokenizers[name], batch, name).items()})
+            return np.concatenate([encode_loosely(tokenizers[name], batch[name]) for name in layout.modalities], axis=1)
+
         with Progress(f'{split} tokens', len(dataset), unit='examples') as progress:
             done = 0
 
@@ -40,8 +51,17 @@ def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLay
 
             write_store(Path(run.workdir) / 'tokens', split, dataset, encode, layout, fingerprints,
                         shard_size=run.config.tokens.shard_size, batch_size=BATCH_SIZE, progress=advance)
+        for (name, kind), count in (+misfits).items():
+            logger.warning('%s tokens: %d %s (tokenizers.%s)', split, count, MISFITS[kind], name)
 
 
 def data_fingerprint(run: Run) -> str:
-    """What the examples depend on: the data section of the config, as text."""
-    return run.config.data.to_json(sort_keys=True)
+    """16 hexadecimal digits for what the examples depend on: the data section of the config."""
+    return hashlib.sha256(run.config.data.to_json(sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _misfits(tokenizer: Tokenizer, batch: Batch, name: str) -> dict[str, int]:
+    if not isinstance(tokenizer, TextTokenizer):
+        return {}
+    # The last batch is filled up with copies, which are masked.
+    return tokenizer.misfits([text for text, real in zip(batch[name], batch['mask']) if real])
