@@ -51,6 +51,15 @@ def _final_record(workdir: Path) -> dict:
     return content['custom_metadata']['record']['trees']
 
 
+@pytest.fixture(scope='module', autouse=True)
+def compiled_once(tmp_path_factory):
+    """The processes of this file share what XLA compiles, which is most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path_factory.mktemp('compiled')))
+        patch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+        yield
+
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory) -> Path:
     """A workdir trained without interruption."""

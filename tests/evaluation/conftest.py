@@ -44,6 +44,9 @@ class Knowing:
         shapes = {name: (len(codes), LENGTHS[name], CODES[name]) for name in CODES}
         return {name: jnp.zeros(shape) for name, shape in shapes.items()}
 
+    def run(self, function, rows, *rest):
+        return function(self.params, *rows, *rest)
+
     def generate(self, task, given, count, seed=0, first_index=0):
         self.asked.append((str(task), first_index, count))
         examples = [self._data[first_index + index] for index in range(count)]
@@ -64,7 +67,7 @@ def config():
             'sampler': {'name': 'ordered', 'steps': 4, 'guidance': 1.0},
         },
         'evaluation': {'scorer': 'world', 'tasks': ('text->image', 'image,audio->text'), 'split': 'test',
-                       'examples': 100, 'seed': 3},
+                       'examples': 100, 'examples_of': {}, 'seed': 3},
     }).lock()
 
 

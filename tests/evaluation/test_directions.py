@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from vqdit.diffusion.clock import Task
 from vqdit.errors import UserError
@@ -41,6 +42,12 @@ def test_fewer_examples_are_spread_over_the_split(config):
     every = read_examples(config, Task.parse('text->audio'))
     assert [example['text'] for example in examples] == [every[index]['text'] for index in (0, 3, 6, 10, 13, 16)]
     assert set(examples[0]) == {'text', 'audio', 'scene'}
+
+
+def test_a_task_may_have_a_number_of_examples_of_its_own(config):
+    config.evaluation.update(examples=6)
+    config.evaluation.examples_of = ConfigDict({'text->image': 3})
+    assert [len(read_examples(config, Task.parse(text))) for text in ('text->image', 'text->audio')] == [3, 6]
 
 
 def test_without_tasks_those_of_training_are_measured(config, knowing):

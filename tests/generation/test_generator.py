@@ -11,6 +11,8 @@ from vqdit.generation.generator import Generator, split_rows
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import WordTokenizer
+from vqdit.training.defaults import defaults
+from vqdit.training.sharding import make_mesh
 
 TOKENIZERS = {'question': WordTokenizer(('red', 'green', 'blue'), 3), 'answer': WordTokenizer(('yes', 'no'), 2)}
 LAYOUT = TokenLayout({name: tokenizer.spec for name, tokenizer in TOKENIZERS.items()})
@@ -84,6 +86,13 @@ def test_one_given_item_serves_all_samples_and_results_are_data(generator):
 def test_missing_or_miscounted_data_is_refused(generator, given):
     with pytest.raises(UserError, match='question'):
         generator.generate(Task.parse('question->answer'), given, count=3)
+
+
+def test_sampling_works_under_the_mesh_of_a_training(generator):
+    task, codes = Task.parse('->answer'), np.zeros((4, LAYOUT.length), np.int32)
+    expected = generator.generate_codes(task, codes)
+    with jax.set_mesh(make_mesh(defaults().mesh)):
+        np.testing.assert_array_equal(generator.generate_codes(task, codes), expected)
 
 
 def test_rows_are_split_over_as_many_devices_as_divide_them():

@@ -1,10 +1,16 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 
 from vqdit.errors import UserError
+from vqdit.models.multimodal import MultimodalDiT
+from vqdit.tokenizers.autoencoder import Autoencoder
+from vqdit.tokenizers.quantizers import FiniteScalarQuantizer
+from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 from vqdit.training.defaults import optimization
-from vqdit.training.optimizers import build_optimizer, is_matrix, learning_rate
+from vqdit.training.optimizers import build_optimizer, hidden_matrices, is_matrix, learning_rate
 
 
 def _section(**changes):
@@ -35,9 +41,54 @@ def test_adamw_by_hand_with_clipping():
     assert float(updates['dense']['kernel'][0, 0]) == pytest.approx(-1e-2 * (1 / (1 + 1e-8) + 0.5 * 2.0), rel=1e-5)
 
 
-@pytest.mark.parametrize('changes', [{'schedule': 'cosin'}, {'learning_rate': 0.0}])
-def test_bad_settings_are_refused(changes):
-    with pytest.raises(UserError, match='cosine' if 'schedule' in changes else 'learning_rate'):
+def _stack():
+    """Two layers of attention, of which the matrices are [8, 12] and [8, 8], and a head."""
+    rng = np.random.default_rng(0)
+    kernels = {'blocks': {'attention': {'qkv': {'kernel': rng.normal(size=(2, 8, 3, 2, 2))},
+                                        'out': {'kernel': rng.normal(size=(2, 4, 2, 8))}}},
+               'head': {'kernel': rng.normal(size=(8, 5)), 'bias': rng.normal(size=5)}}
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), kernels)
+
+
+def test_muon_turns_gradients_of_hidden_matrices_into_nearly_orthogonal_steps():
+    optimizer = build_optimizer(_section(optimizer='muon', schedule='constant', warmup_steps=0, weight_decay=0.0), 100)
+    params = _stack()
+    updates, _ = optimizer.update(_stack(), optimizer.init(params), params)
+    # The steps have the root mean square of 0.2 times the rate that is usual for AdamW, whatever the shape.
+    for name, shape in (('qkv', (2, 8, 12)), ('out', (2, 8, 8))):
+        steps = np.asarray(updates['blocks']['attention'][name]['kernel']).reshape(shape)
+        singular = np.linalg.svd(steps, compute_uv=False) / (1e-2 * 0.2 * max(shape[1:]) ** 0.5)
+        assert singular.min() > 0.3 and singular.max() < 1.3, name
+
+
+def test_muon_leaves_everything_else_to_adamw():
+    params, updates = _stack(), {}
+    for name in ('muon', 'adamw'):
+        optimizer = build_optimizer(_section(optimizer=name, schedule='constant', warmup_steps=0, weight_decay=0.0), 9)
+        updates[name], _ = optimizer.update(_stack(), optimizer.init(params), params)
+    for leaf in ('kernel', 'bias'):
+        np.testing.assert_allclose(updates['muon']['head'][leaf], updates['adamw']['head'][leaf], rtol=1e-5)
+
+
+def test_the_hidden_matrices_of_the_shipped_models_are_found():
+    model = MultimodalDiT(TokenLayout({'text': TokenSpec((2,), 3)}), FrozenDict({}), width=8, depth=3, heads=2)
+    codes = jnp.zeros((1, 2), jnp.int32)
+    axes = hidden_matrices(jax.eval_shape(model.init, jax.random.key(0), codes, jnp.zeros((1, 2)))['params'])
+    assert axes['blocks']['attention']['qkv']['kernel'] == ((1,), (2, 3, 4))
+    assert axes['blocks']['attention']['out']['kernel'] == ((1, 2), (3,))
+    assert axes['blocks']['mlp']['gate_up']['kernel'] == axes['blocks']['mlp']['out']['kernel'] == ((1,), (2,))
+    assert axes['head_text']['codes']['kernel'] is None and axes['embed_text']['embedding'] is None
+    autoencoder = Autoencoder(FiniteScalarQuantizer((5, 5)), 3, (8,), 1, (4, 4))
+    axes = hidden_matrices(jax.eval_shape(autoencoder.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params'])
+    block = axes['encoder']['ResidualBlock_0']
+    assert block['Convolution_0']['Conv_0']['kernel'] == ((0, 1, 2), (3,)) and block['Dense_0']['kernel'] == ((0,), (1,))
+    assert axes['encoder']['Dense_0']['kernel'] is None
+
+
+@pytest.mark.parametrize(('changes', 'said'), [
+    ({'schedule': 'cosin'}, 'cosine'), ({'learning_rate': 0.0}, 'learning_rate'), ({'optimizer': 'mun'}, 'muon')])
+def test_bad_settings_are_refused(changes, said):
+    with pytest.raises(UserError, match=said):
         build_optimizer(_section(**changes), 100)
 
 

@@ -88,10 +88,10 @@ def measure_directions(generator: Generator, config: ConfigDict, scorer: Scorer)
 
 
 def read_examples(config: ConfigDict, task: Task) -> list[Example]:
-    """At most `evaluation.examples` examples of `evaluation.split`, evenly spaced, with all data of the task."""
-    modalities = task.given + task.generated
-    dataset = load(config.data, config.evaluation.split, modalities, anchor=modalities[0])
-    count = min(config.evaluation.examples, len(dataset))
+    """Examples of `evaluation.split`, evenly spaced, at most as many as the config allows, with all data of the task."""
+    section, modalities = config.evaluation, task.given + task.generated
+    dataset = load(config.data, section.split, modalities, anchor=modalities[0])
+    count = min(section.examples_of.get(str(task), section.examples), len(dataset))
     return [dataset[index] for index in np.arange(count) * len(dataset) // count]
 
 

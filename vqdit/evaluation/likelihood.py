@@ -25,7 +25,7 @@ class LikelihoodBound:
         self._generator = generator
 
         @jax.jit
-        def bound(params: Any, key: jax.Array, codes: jax.Array, roles: jax.Array) -> jax.Array:
+        def bound(params: Any, codes: jax.Array, key: jax.Array, roles: jax.Array) -> jax.Array:
             def denoiser(codes: jax.Array, clock: jax.Array) -> Any:
                 return generator.model.apply({'params': params}, codes, clock)
 
@@ -48,7 +48,7 @@ class LikelihoodBound:
         bounds = []
         for number, start in enumerate(range(0, len(codes), generator.batch_size)):
             rows = np.minimum(np.arange(start, start + generator.batch_size), len(codes) - 1)
-            drawn = self._bound(generator.params, jax.random.fold_in(root, number), codes[rows], roles)
+            drawn = generator.run(self._bound, (codes[rows],), jax.random.fold_in(root, number), roles)
             bounds.append(np.asarray(drawn)[: len(codes) - start])
         tokens = sum(generator.layout.specs[name].length for name in task.generated)
         ceiling = None if entropy is None else entropy / tokens

@@ -33,11 +33,21 @@ class Generator:
 
     def __init__(self, model: MultimodalDiT, params: Any, tokenizers: Mapping[str, Tokenizer], sampler: Sampler,
                  guidance: float = 1.0, batch_size: int = 64):
-        self.model, self.params, self.tokenizers = model, params, tokenizers
+        self.model, self.tokenizers = model, tokenizers
         self.layout = model.layout
         self.batch_size = batch_size
         self._rows = split_rows(batch_size)
+        self.params = params
         self._sample = jax.jit(_sample_function(model, self.layout, sampler, guidance))
+
+    @property
+    def params(self) -> Any:
+        """The parameters of the model, the same on every device."""
+        return self._params
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        self._params = jax.device_put(params, NamedSharding(self._rows.mesh, PartitionSpec()))
 
     def generate(self, task: Task, given: Mapping[str, Sequence[Any]], count: int, seed: int = 0,
                  first_index: int = 0) -> dict[str, Any]:
@@ -76,9 +86,15 @@ class Generator:
         for start in range(0, count, self.batch_size):
             rows = np.minimum(np.arange(start, start + self.batch_size), count - 1)
             keys = sample_keys(root, jnp.asarray(first_index + rows))
-            drawn = self._sample(self.params, *jax.device_put((keys, codes[rows], roles[rows]), self._rows))
+            drawn = self.run(self._sample, (keys, codes[rows], roles[rows]))
             pieces.append(np.asarray(drawn)[:count - start])
         return np.concatenate(pieces)
+
+    def run(self, function: Callable, rows: tuple, *rest: Any) -> Any:
+        """`function(params, *rows, *rest)` with the `batch_size` rows split over the devices."""
+        # Training samples too, under a mesh of its own.
+        with jax.set_mesh(self._rows.mesh):
+            return function(self.params, *jax.device_put(rows, self._rows), *rest)
 
 
 def split_rows(batch_size: int) -> NamedSharding:

@@ -50,7 +50,7 @@ def check_config(config: ConfigDict) -> None:
                 for name in learned_modalities(config)}
     for section in [*sections.values(), config.diffusion.training]:
         check_batch(section.batch_size, mesh, section.accumulate)
-    for text in (*config.diffusion.tasks, *config.evaluation.tasks):
+    for text in (*config.diffusion.tasks, *config.evaluation.tasks, *config.evaluation.examples_of):
         task = Task.parse(text)
         for name in (*task.given, *task.generated):
             if name not in config.tokenizers:
