@@ -24,10 +24,10 @@ def get_config() -> ConfigDict:
     image = pixels_tokenizer(patch=4, widths=(64,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 6, 5)})
     image.blocks = 2
     image.training.update(steps=800, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
-    audio = log_mel_tokenizer(patch=1, widths=(192,),
-                              quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 5, 5, 5)})
+    audio = log_mel_tokenizer(patch=2, widths=(320,),
+                              quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 8, 5, 5)})
     audio.update(window=500, hop=125)
-    audio.training.update(steps=1500, batch_size=32, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
+    audio.training.update(steps=900, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
     config.tokenizers = ConfigDict({'image': image, 'audio': audio, 'text': text_tokenizer('words', length=1)})
 
     config.diffusion.tasks = ConfigDict({
@@ -35,9 +35,9 @@ def get_config() -> ConfigDict:
         'audio->image': 0.5, 'image->audio,text': 1.0, 'audio->image,text': 1.0, '->image,audio,text': 1.5,
     })
     config.diffusion.weighting = 'masked'
-    config.diffusion.model.update(patches=ConfigDict({'image': 2, 'audio': 4}), width=192, heads=6, gate=0.5, unroll=4)
-    config.diffusion.training.update(steps=3500, batch_size=64, learning_rate=2e-3, ema_decay=0.998)
-    config.diffusion.sampler.update(steps=32, batch_size=128)
+    config.diffusion.model.update(patches=ConfigDict({'image': 2, 'audio': 2}), width=192, heads=6, gate=0.5, unroll=4)
+    config.diffusion.training.update(optimizer='muon', steps=2400, batch_size=64, learning_rate=3e-3, ema_decay=0.998)
+    config.diffusion.sampler.update(steps=32, temperature=0.8, batch_size=128)
     config.evaluation.update(scorer='digits', examples=500, examples_of=ConfigDict({'image->text': 10_000}),
                              tasks=('image->text', 'text->image', 'audio->text', 'text->audio'))
     config.checkpoints.every = 500

@@ -20,8 +20,9 @@ def get_config() -> ConfigDict:
     image.training.update(steps=1500, batch_size=64, learning_rate=3e-3, warmup_steps=50, ema_decay=0.99)
     config.tokenizers = ConfigDict({'image': image, 'text': text_tokenizer('bytes', length=48)})
     config.diffusion.tasks = ConfigDict({'text->image': 2.0, 'image->text': 1.0, '->image,text': 1.0})
-    config.diffusion.model.update(patches=ConfigDict({'image': 2, 'text': 2}), width=192, depth=4, heads=6)
-    config.diffusion.training.update(steps=2000, batch_size=64, learning_rate=2e-3, ema_decay=0.998)
+    config.diffusion.model.update(patches=ConfigDict({'image': 2, 'text': 2}), width=192, heads=6, gate=0.5, unroll=4)
+    config.diffusion.weighting = 'masked'
+    config.diffusion.training.update(optimizer='muon', steps=2000, batch_size=64, learning_rate=3e-3, ema_decay=0.998)
     config.diffusion.sampler.update(steps=48, guidance=2.0, batch_size=64)
     config.evaluation.update(scorer='captions', examples=200, tasks=('text->image', 'image->text'))
     config.checkpoints.every = 500

@@ -81,7 +81,8 @@ def test_the_hidden_matrices_of_the_shipped_models_are_found():
     autoencoder = Autoencoder(FiniteScalarQuantizer((5, 5)), 3, (8,), 1, (4, 4))
     axes = hidden_matrices(jax.eval_shape(autoencoder.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params'])
     block = axes['encoder']['ResidualBlock_0']
-    assert block['Convolution_0']['Conv_0']['kernel'] == ((0, 1, 2), (3,)) and block['Dense_0']['kernel'] == ((0,), (1,))
+    assert block['Convolution_0']['Conv_0']['kernel'] == ((0, 1, 2), (3,))
+    assert block['Dense_0']['kernel'] == ((0,), (1,))
     assert axes['encoder']['Dense_0']['kernel'] is None
 
 

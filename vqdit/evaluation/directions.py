@@ -88,7 +88,7 @@ def measure_directions(generator: Generator, config: ConfigDict, scorer: Scorer)
 
 
 def read_examples(config: ConfigDict, task: Task) -> list[Example]:
-    """Examples of `evaluation.split`, evenly spaced, at most as many as the config allows, with all data of the task."""
+    """Examples of `evaluation.split`, evenly spaced, as many as the config allows, with all data of the task."""
     section, modalities = config.evaluation, task.given + task.generated
     dataset = load(config.data, section.split, modalities, anchor=modalities[0])
     count = min(section.examples_of.get(str(task), section.examples), len(dataset))

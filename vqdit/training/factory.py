@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from ml_collections import ConfigDict
 
+from vqdit.data.preprocess import read_formats
 from vqdit.diffusion.categorical import Absorbing
 from vqdit.diffusion.samplers import SAMPLERS, Ancestral, Ordered
 from vqdit.diffusion.schedules import SCHEDULES
@@ -47,14 +48,13 @@ def build_learned_tokenizer(config: ConfigDict, modality: str) -> LearnedTokeniz
 
 
 def _front_end(config: ConfigDict, modality: str) -> FrontEnd:
-    section, data = config.tokenizers[modality], config.data
+    section, formats = config.tokenizers[modality], read_formats(config.data)
     if section.kind == 'log_mel':
-        samples = round(data.audio.seconds * data.audio.rate)
-        return LogMel(rate=data.audio.rate, window_length=section.window, hop=section.hop, bands=section.bands,
-                      samples=samples, floor=section.floor)
+        return LogMel(rate=formats.audio.rate, window_length=section.window, hop=section.hop, bands=section.bands,
+                      samples=formats.audio.samples, floor=section.floor)
     if modality == 'video':
-        return Pixels((data.video.frames, data.video.size, data.video.size), 3)
-    return Pixels((data.image.size, data.image.size), data.image.channels)
+        return Pixels((formats.video.frames, formats.video.size, formats.video.size), formats.video.channels)
+    return Pixels((formats.image.size, formats.image.size), formats.image.channels)
 
 
 def build_process(config: ConfigDict) -> Absorbing:

@@ -16,12 +16,19 @@ from vqdit.data import load
 from vqdit.diffusion.clock import Task
 from vqdit.errors import UserError, nearest
 from vqdit.generation import Generator
-from vqdit.tokenizers.spec import TokenLayout
+from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 from vqdit.training import diffusion_stage, host, token_stage, tokenizer_stage
-from vqdit.training.factory import build_model, build_sampler, choose, learned_modalities
+from vqdit.training.factory import (
+    build_learned_tokenizer,
+    build_model,
+    build_sampler,
+    choose,
+    learned_modalities,
+)
 from vqdit.training.interruption import StopFlag
 from vqdit.training.loop import Run
 from vqdit.training.objective import WEIGHTINGS
+from vqdit.training.optimizers import build_optimizer
 from vqdit.training.sharding import check_batch, make_mesh
 from vqdit.training.watchdog import Watchdog
 from vqdit.training.workdir import Lock, claim, load_config
@@ -56,10 +63,20 @@ def check_config(config: ConfigDict) -> None:
             if name not in config.tokenizers:
                 raise UserError(f'task "{text}" names "{name}", which has no tokenizer; the config has '
                                 f'{", ".join(config.tokenizers)}.{nearest(name, config.tokenizers)}')
+    for section in [*sections.values(), config.diffusion.training]:
+        build_optimizer(section, section.steps)
+    build_model(config, TokenLayout({name: _token_spec(config, name) for name in config.tokenizers}))
     build_sampler(config)
     choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
     for split in dict.fromkeys(('train', 'test', config.evaluation.split)):
         load(config.data, split, modalities=tuple(config.tokenizers))
+
+
+def _token_spec(config: ConfigDict, modality: str) -> TokenSpec:
+    """The layout of the tokens; the number of codes of a text is not known before its vocabulary is."""
+    if modality in learned_modalities(config):
+        return build_learned_tokenizer(config, modality).spec
+    return TokenSpec((config.tokenizers[modality].length,), 2)
 
 
 @contextlib.contextmanager
