@@ -7,7 +7,7 @@ from flax.core import FrozenDict
 from vqdit.diffusion.clock import ABSENT, GENERATED, GIVEN, Task
 from vqdit.diffusion.samplers import Ordered
 from vqdit.errors import UserError
-from vqdit.generation.generator import Generator, split_rows
+from vqdit.generation.generator import Generator, mesh_for_rows
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import WordTokenizer
@@ -97,6 +97,6 @@ def test_sampling_works_under_the_mesh_of_a_training(generator):
 
 def test_rows_are_split_over_as_many_devices_as_divide_them():
     devices = len(jax.local_devices())
-    assert len(split_rows(2 * devices).device_set) == devices
-    assert len(split_rows(1).device_set) == 1
-    assert len(split_rows(devices + 1).device_set) == 1
+    assert len(mesh_for_rows(2 * devices).devices) == devices
+    assert len(mesh_for_rows(1).devices) == 1
+    assert len(mesh_for_rows(devices + 1).devices) == 1

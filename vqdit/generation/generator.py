@@ -36,7 +36,7 @@ class Generator:
         self.model, self.tokenizers = model, tokenizers
         self.layout = model.layout
         self.batch_size = batch_size
-        self._rows = split_rows(batch_size)
+        self._mesh = mesh_for_rows(batch_size)
         self.params = params
         self._sample = jax.jit(_sample_function(model, self.layout, sampler, guidance))
 
@@ -47,7 +47,7 @@ class Generator:
 
     @params.setter
     def params(self, params: Any) -> None:
-        self._params = jax.device_put(params, NamedSharding(self._rows.mesh, PartitionSpec()))
+        self._params = jax.device_put(params, NamedSharding(self._mesh, PartitionSpec()))
 
     def generate(self, task: Task, given: Mapping[str, Sequence[Any]], count: int, seed: int = 0,
                  first_index: int = 0) -> dict[str, Any]:
@@ -93,15 +93,14 @@ class Generator:
     def run(self, function: Callable, rows: tuple, *rest: Any) -> Any:
         """`function(params, *rows, *rest)` with the `batch_size` rows split over the devices."""
         # Training samples too, under a mesh of its own.
-        with jax.set_mesh(self._rows.mesh):
-            return function(self.params, *jax.device_put(rows, self._rows), *rest)
+        with jax.set_mesh(self._mesh):
+            return function(self.params, *jax.device_put(rows, NamedSharding(self._mesh, PartitionSpec('data'))), *rest)
 
 
-def split_rows(batch_size: int) -> NamedSharding:
-    """The first axis of `batch_size` rows over as many devices of this process as divide it."""
+def mesh_for_rows(batch_size: int) -> Mesh:
+    """As many devices of this process as divide `batch_size` rows, on the axis "data"."""
     devices = jax.local_devices()
-    devices = devices[:math.gcd(batch_size, len(devices))]
-    return NamedSharding(Mesh(np.asarray(devices), ('data',)), PartitionSpec('data'))
+    return Mesh(np.asarray(devices[:math.gcd(batch_size, len(devices))]), ('data',))
 
 
 def _sample_function(model: MultimodalDiT, layout: TokenLayout, sampler: Sampler, guidance: float) -> Callable:
