@@ -35,8 +35,8 @@ def get_config() -> ConfigDict:
         'audio->image': 0.5, 'image->audio,text': 1.0, 'audio->image,text': 1.0, '->image,audio,text': 1.5,
     })
     config.diffusion.weighting = 'masked'
-    config.diffusion.model.update(patches=ConfigDict({'image': 2, 'audio': 2}), width=192, heads=6, gate=0.5, unroll=4)
-    config.diffusion.training.update(optimizer='muon', steps=2400, batch_size=64, learning_rate=3e-3, ema_decay=0.998)
+    config.diffusion.model.update(patches=ConfigDict({'image': 2, 'audio': 2}), gate=0.5, unroll=4)
+    config.diffusion.training.update(optimizer='muon', steps=2400, batch_size=64, learning_rate=4e-3, ema_decay=0.995)
     config.diffusion.sampler.update(steps=32, temperature=0.8, batch_size=128)
     config.evaluation.update(scorer='digits', examples=500, examples_of=ConfigDict({'image->text': 10_000}),
                              tasks=('image->text', 'text->image', 'audio->text', 'text->audio'))
