@@ -150,3 +150,9 @@ def test_entropy_is_that_of_the_caption():
     assert SCORER.entropy(Task.parse('image->text')) == caption_entropy(shown_by(('image',)))
     assert SCORER.entropy(Task.parse('->text')) > SCORER.entropy(Task.parse('audio->text'))
     assert SCORER.entropy(Task.parse('text->image')) is None
+
+
+def test_a_config_without_audio_settings_has_the_default_rate(examples):
+    scorer = WorldScorer(ConfigDict({'data': {'source': 'world'}}))
+    rows = scorer.score_reconstruction('audio', examples[:20], [example['audio'] for example in examples[:20]])
+    assert {row.value for row in rows} == {1.0}

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vqdit.data import Dataset, Example, load
+from vqdit.data.preprocess import read_formats
 from vqdit.diffusion.clock import Task
 from vqdit.errors import UserError
 from vqdit.evaluation.judges import Judge, image_judge, sound_judge
@@ -26,7 +27,7 @@ class DigitsScorer:
 
     @cached_property
     def _sound_judge(self) -> Judge:
-        rate = self._data['audio']['rate']
+        rate = read_formats(self._data).audio.rate
         return sound_judge(self._load('train', 'audio'), self._load('test', 'audio'), rate)
 
     def _load(self, split: str, modality: str) -> Dataset:

@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vqdit.data import Example
+from vqdit.data.preprocess import read_formats
 from vqdit.data.world_captions import caption_entropy
 from vqdit.data.world_readers import READERS, read_audio
 from vqdit.data.world_scenes import ATTRIBUTES, DETERMINED, conditional
@@ -28,7 +29,7 @@ class WorldScorer:
     """Scores generated data by the readers of the world."""
 
     def __init__(self, config: ConfigDict):
-        self._rate = config.data.audio.rate
+        self._rate = read_formats(config.data).audio.rate
 
     def score(
         self, task: Task, examples: Sequence[Example], generated: Mapping[str, Sequence[Any]]
