@@ -28,7 +28,7 @@ class Generator:
     Attributes:
         tokenizers: one for every modality of the layout.
         layout: the order of the modalities in the sequence of N tokens.
-        batch_size: samples drawn at once; every call is padded to a multiple of it.
+        batch_size: samples drawn at once, at most; larger calls are padded to a multiple of it.
     """
 
     def __init__(self, model: MultimodalDiT, params: Any, tokenizers: Mapping[str, Tokenizer], sampler: Sampler,
@@ -36,7 +36,6 @@ class Generator:
         self.model, self.tokenizers = model, tokenizers
         self.layout = model.layout
         self.batch_size = batch_size
-        self._mesh = mesh_for_rows(batch_size)
         self.params = params
         self._sample = jax.jit(_sample_function(model, self.layout, sampler, guidance))
 
@@ -47,7 +46,7 @@ class Generator:
 
     @params.setter
     def params(self, params: Any) -> None:
-        self._params = jax.device_put(params, NamedSharding(self._mesh, PartitionSpec()))
+        self._params = jax.device_put(params, NamedSharding(mesh_for_rows(self.batch_size), PartitionSpec()))
 
     def generate(self, task: Task, given: Mapping[str, Sequence[Any]], count: int, seed: int = 0,
                  first_index: int = 0) -> dict[str, Any]:
@@ -80,21 +79,23 @@ class Generator:
 
     def fill(self, codes: np.ndarray, roles: np.ndarray, seed: int = 0, first_index: int = 0) -> np.ndarray:
         """As `generate_codes`, with a role for every single token (inpainting, infill): `roles` int32 [count, N]."""
-        count = len(codes)
+        count, size = len(codes), min(len(codes), self.batch_size)
         root, pieces = jax.random.key(seed), []
         codes = np.where(roles == GIVEN, codes, self.layout.mask_ids[None])
-        for start in range(0, count, self.batch_size):
-            rows = np.minimum(np.arange(start, start + self.batch_size), count - 1)
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
             keys = sample_keys(root, jnp.asarray(first_index + rows))
             drawn = self.run(self._sample, (keys, codes[rows], roles[rows]))
             pieces.append(np.asarray(drawn)[:count - start])
         return np.concatenate(pieces)
 
     def run(self, function: Callable, rows: tuple, *rest: Any) -> Any:
-        """`function(params, *rows, *rest)` with the `batch_size` rows split over the devices."""
+        """`function(params, *rows, *rest)` with the first axis of the `rows` split over the devices."""
+        mesh = mesh_for_rows(len(rows[0]))
+        split, everywhere = NamedSharding(mesh, PartitionSpec('data')), NamedSharding(mesh, PartitionSpec())
         # Training samples too, under a mesh of its own.
-        with jax.set_mesh(self._mesh):
-            return function(self.params, *jax.device_put(rows, NamedSharding(self._mesh, PartitionSpec('data'))), *rest)
+        with jax.set_mesh(mesh):
+            return function(jax.device_put(self.params, everywhere), *jax.device_put(rows, split), *rest)
 
 
 def mesh_for_rows(batch_size: int) -> Mesh:
