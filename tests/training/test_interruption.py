@@ -12,6 +12,15 @@ def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """A background job inherits some signals as ignored, which a StopFlag respects; these tests hear them all."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def test_nothing_asked_is_none(tmp_path):
     with StopFlag(tmp_path) as flag:
         assert flag.poll() is Request.NONE
