@@ -34,12 +34,12 @@ def get_config() -> ConfigDict:
     })
     config.diffusion.weighting = 'masked'
     config.diffusion.model.update(patches=ConfigDict({'image': 2}), gate=0.5, unroll=4)
-    config.diffusion.training.update(optimizer='muon', steps=1000, batch_size=32, learning_rate=4e-3,
+    config.diffusion.training.update(optimizer='muon', steps=900, batch_size=32, learning_rate=4e-3,
                                      warmup_steps=50, ema_decay=0.99)
     # A low temperature makes up for some of what ten minutes do not teach.
-    config.diffusion.sampler.update(steps=32, temperature=0.6, batch_size=128)
+    config.diffusion.sampler.update(steps=24, temperature=0.6, batch_size=128)
     config.evaluation.tasks = ('text->image', 'image->text', 'text->audio', 'audio->text', 'image->audio',
                                'audio->image', '->image,audio,text')
-    config.checkpoints.every = 250
-    config.logging.samples_every = 500
+    config.checkpoints.every = 300
+    config.logging.samples_every = 450
     return config
