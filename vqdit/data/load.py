@@ -31,7 +31,7 @@ def load(
         root=''                  folder of the data (tfds: ~/tensorflow_datasets when empty)
         seed=0                   of all random draws here
         image                    size=32, channels=3, fit='crop'|'pad', background=255
-        audio                    rate=8000, seconds=0.5, trim_decibels=0.0
+        audio                    rate=8000, seconds=0.5, trim_decibels=0.0, peak=0.0
         video                    frames=8, size=32, channels=3, fit='crop'|'pad', background=255
         text                     max_bytes=65536
         augment (train only)     copies=1, image_shift=0, image_flip=0.0, audio_gain=0.0,

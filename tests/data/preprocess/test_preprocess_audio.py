@@ -193,6 +193,18 @@ def test_pcm_without_soundfile(load, monkeypatch):
         load(encode(tone(), subtype='PCM_24'))
 
 
+def test_quiet_and_loud_recordings_become_equally_loud():
+    settings = AudioSettings(RATE, 0.5, peak=0.7)
+    quiet, loud = (prepare_audio((gain * tone(0.5)).astype(np.float32), RATE, settings) for gain in (0.02, 1.0))
+    np.testing.assert_allclose(quiet, loud, atol=1e-5)
+    assert np.abs(loud).max() == pytest.approx(0.7)
+
+
+def test_silence_is_not_made_louder():
+    hiss = np.full(4000, 5e-5, np.float32)
+    np.testing.assert_array_equal(prepare_audio(hiss, RATE, AudioSettings(RATE, 0.5, peak=0.7)), hiss)
+
+
 def test_read_audio_from_a_file(tmp_path):
     path = tmp_path / 'a.wav'
     path.write_bytes(encode(tone(0.5, 16000), 16000))
@@ -200,7 +212,7 @@ def test_read_audio_from_a_file(tmp_path):
     assert samples.shape == (4000,) and samples.dtype == np.float32
 
 
-@pytest.mark.parametrize('wrong', [{'rate': 0}, {'seconds': 0.0}, {'trim_decibels': -1.0}])
+@pytest.mark.parametrize('wrong', [{'rate': 0}, {'seconds': 0.0}, {'trim_decibels': -1.0}, {'peak': 1.5}])
 def test_wrong_settings(wrong):
     with pytest.raises(UserError, match=r'audio\.'):
         AudioSettings(**wrong)

@@ -19,6 +19,7 @@ MIN_SECONDS, MAX_SECONDS = 0.01, 3600.0
 MAX_AMPLITUDE = 4.0
 _MAGIC = (b'RIFF', b'RF64', b'fLaC', b'OggS', b'FORM', b'ID3')
 _STREAMED = 0xFFFFFFFF  # the length that a recorder writes when it cannot know it yet
+SILENCE = 1e-4  # a sound that never exceeds this amplitude is not made louder
 _MP3_DELAY = 2400  # samples by which a decoder's count may differ from the header's
 
 
@@ -30,16 +31,20 @@ class AudioSettings:
         rate: samples per second.
         seconds: length; longer sounds are cut at the end, shorter ones followed by silence.
         trim_decibels: both ends are cut where they are this far below the loudest 10 ms; 0 = off.
+        peak: amplitude that every sound is scaled to, so that quiet recordings count like loud
+            ones; 0 = as loud as they are.
     """
 
     rate: int = 8000
     seconds: float = 0.5
     trim_decibels: float = 0.0
+    peak: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.rate >= 1, 'audio.rate', self.rate, 'at least 1')
         require(self.samples >= 1, 'audio.seconds', self.seconds, 'one sample or longer')
         require(self.trim_decibels >= 0, 'audio.trim_decibels', self.trim_decibels, '0 or more')
+        require(0 <= self.peak <= 1, 'audio.peak', self.peak, 'between 0 and 1')
 
     @property
     def samples(self) -> int:
@@ -72,7 +77,7 @@ def check_samples(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
 
 
 def prepare_audio(samples: np.ndarray, rate: int, settings: AudioSettings) -> np.ndarray:
-    """Resampled, trimmed, cut or padded to float32 [settings.samples] in [-1, 1]."""
+    """Resampled, trimmed, cut or padded, and scaled, to float32 [settings.samples] in [-1, 1]."""
     if not settings.trim_decibels:
         # The rest would be cut anyway; 0.1 s more is for the resampler's filter.
         samples = samples[: math.ceil((settings.seconds + 0.1) * rate)]
@@ -83,7 +88,10 @@ def prepare_audio(samples: np.ndarray, rate: int, settings: AudioSettings) -> np
     prepared = np.zeros(settings.samples, np.float32)
     kept = min(len(samples), len(prepared))
     prepared[:kept] = samples[:kept]
-    return prepared / max(1.0, np.abs(prepared).max())
+    loudest = np.abs(prepared).max()
+    if settings.peak and loudest > SILENCE:
+        return prepared * (settings.peak / loudest)
+    return prepared / max(1.0, loudest)
 
 
 def read_audio(path: Path, name: str, settings: AudioSettings) -> np.ndarray:
