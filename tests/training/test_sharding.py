@@ -17,10 +17,14 @@ def test_minus_one_takes_what_is_left():
     assert dict(_mesh(fsdp=2, tensor=2).shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
 
 
-@pytest.mark.parametrize('sizes', [(16, 1, 1), (-1, 3, 1), (2, 2, 1)])
-def test_a_mesh_of_other_than_all_devices_is_refused(sizes):
+@pytest.mark.parametrize('sizes', [(16, 1, 1), (-1, 3, 1), (0, 1, 1)])
+def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes):
     with pytest.raises(UserError, match='8 visible devices'):
         _mesh(*sizes)
+
+
+def test_fixed_sizes_may_use_the_first_devices_only():
+    assert _mesh(2, 2, 1).devices.ravel().tolist() == jax.devices()[:4]
 
 
 def test_rules_place_by_path_from_the_last_axis():

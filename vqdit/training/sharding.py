@@ -20,19 +20,24 @@ Rules = Sequence[tuple[str, Sequence[str | None]]]
 
 
 def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
-    """A mesh of all visible devices with the axes data, fsdp and tensor; an axis of -1 takes what is left.
+    """A mesh with the axes data, fsdp and tensor; an axis of -1 takes the visible devices that the others leave.
 
-    Raises UserError when the sizes do not multiply to the number of devices.
+    Sizes that multiply to fewer devices use the first ones. Raises UserError when they multiply to more than there
+    are, and for several processes when they leave any out.
     """
     sizes = [config.data, config.fsdp, config.tensor]
     count = jax.device_count()
     if sizes.count(-1) == 1:
         rest = int(-np.prod(sizes))
         sizes[sizes.index(-1)] = max(count // max(rest, 1), 1)
-    if min(sizes) < 1 or int(np.prod(sizes)) != count:
-        raise UserError(f'a mesh of data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does not use '
+    used = int(np.prod(sizes))
+    if min(sizes) < 1 or used > count or -1 in config.values() and used != count:
+        raise UserError(f'a mesh of data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does not fit '
                         f'the {count} visible devices; set one axis to -1 and let the others divide {count}')
-    devices = np.asarray(jax.devices()).reshape(sizes)
+    if jax.process_count() > 1 and used != count:
+        raise UserError(f'a mesh of {used} of the {count} visible devices leaves processes without work; '
+                        'set one axis to -1')
+    devices = np.asarray(jax.devices()[:used]).reshape(sizes)
     return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
