@@ -20,9 +20,11 @@ def test_schedule_runs_from_one_to_zero_and_its_slope_is_its_derivative(schedule
     np.testing.assert_allclose(schedule.slope(t), jax.vmap(jax.grad(schedule.alpha))(t), rtol=1e-4)
 
 
-@pytest.mark.parametrize('make', [lambda: Table((1.0, 0.5)), lambda: Table((1.0, 1.0, 0.0)), lambda: Geometric(2.0, 1.0)])
-def test_schedules_that_miss_their_ends_are_refused(make):
-    with pytest.raises(UserError, match='fall from 1 to 0|0 < low < high'):
+@pytest.mark.parametrize(('make', 'said'), [(lambda: Table((1.0, 0.5)), 'fall from 1 to 0'),
+                                            (lambda: Table((1.0, 1.0, 0.0)), 'fall from 1 to 0'),
+                                            (lambda: Geometric(2.0, 1.0), 'low < high')])
+def test_schedules_that_miss_their_ends_are_refused(make, said):
+    with pytest.raises(UserError, match=said):
         make()
 
 
