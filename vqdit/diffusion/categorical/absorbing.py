@@ -84,8 +84,12 @@ class Absorbing:
     def step(self, key: jax.Array, noisy: jax.Array, proposal: jax.Array, t: jax.Array, s: jax.Array,
              mask_ids: jax.Array) -> jax.Array:
         """Draws from (2) with x replaced by `proposal int32 [B, N]`, a draw from the denoiser; int32 [B, N]."""
-        revealed = jax.random.uniform(key, noisy.shape) < self.reveal_probability(t, s)
-        return jnp.where((noisy == jnp.asarray(mask_ids)[None]) & revealed, proposal, noisy)
+        return jnp.where(self.revealed(key, noisy, t, s, mask_ids), proposal, noisy)
+
+    def revealed(self, key: jax.Array, noisy: jax.Array, t: jax.Array, s: jax.Array, mask_ids: jax.Array) -> jax.Array:
+        """Draws which tokens (2) reveals, bool [B, N]; the denoiser has no say in it."""
+        chance = jax.random.uniform(key, noisy.shape) < self.reveal_probability(t, s)
+        return (noisy == jnp.asarray(mask_ids)[None]) & chance
 
 
 def _log_probability(logits: jax.Array, codes: jax.Array) -> jax.Array:

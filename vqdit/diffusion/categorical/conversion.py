@@ -9,16 +9,12 @@ Cross-entropy trains the plain one; the bound of UDLM (arXiv:2412.10193) with a 
 trains the leave-one-out one. All losses and samplers here take the plain one.
 """
 
-from collections.abc import Callable, Mapping
-
 import jax
 import jax.numpy as jnp
 
 from vqdit.diffusion.categorical.process import Categorical
+from vqdit.diffusion.denoiser import Denoiser
 from vqdit.tokenizers.spec import TokenLayout
-
-Denoiser = Callable[[jax.Array, jax.Array], Mapping[str, jax.Array]]
-"""`(codes int32 [B, N], clock fp32 [B, N]) -> {modality: logits [B, n, K]}`."""
 
 
 def plain(process: Categorical, logits: jax.Array, noisy: jax.Array, clock: jax.Array) -> jax.Array:

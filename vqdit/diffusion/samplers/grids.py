@@ -26,7 +26,7 @@ def quadratic(steps: int) -> jax.Array:
 
 
 def arccos(steps: int) -> jax.Array:
-    """Equal steps of the angle whose cosine is 1 - t: slow at first, when little is known (MaskBit, arXiv:2409.16211)."""
+    """Equal steps of the angle whose cosine is 1 - t: fine near the data (MaskBit, arXiv:2409.16211)."""
     return 1.0 - jnp.cos(0.5 * jnp.pi * uniform(steps))
 
 

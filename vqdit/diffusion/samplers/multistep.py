@@ -6,7 +6,8 @@ With h = lambda(s) - lambda(t), D0 the clean prediction at t, D1 and D2 its divi
          phi1 = 1 - exp(-h),  phi2 = (h - phi1) / h,  phi3 = 2 (h^2 / 2 - h + phi1) / h^2
 
 which is exact when the clean prediction is D0 + D1 u + D2 u^2 at lambda(t) + u h. Published codes of order 3 carry
-half of phi3 and are of order 2; see the tests. The first steps have no past, and the last, to noise level 0, has an infinite h: both take the order they can.
+half of phi3, which is not. The first steps have no past, and the last, to noise level 0, has an infinite h: both take
+the order they can.
 """
 
 from dataclasses import dataclass
@@ -58,12 +59,12 @@ def differences(past: Past, path: Path, h: jax.Array, order: int) -> tuple[jax.A
     zero = jnp.zeros_like(past.clean[0])
     if order < 2:
         return zero, zero
-    known = past.count >= 2
+    known = (past.count >= 2) & (path.alpha(past.times[1]) > 0)
     r0 = _safe((now - _half_log_snr(path, past.times[1])) / h, known)
     first = jnp.where(known, (past.clean[0] - past.clean[1]) / r0, 0.0)
     if order < 3:
         return first, zero
-    known = past.count >= 3
+    known = known & (past.count >= 3) & (path.alpha(past.times[2]) > 0)
     r1 = _safe((_half_log_snr(path, past.times[1]) - _half_log_snr(path, past.times[2])) / h, known)
     second = jnp.where(known, (first - (past.clean[1] - past.clean[2]) / r1) / (r0 + r1), 0.0)
     return first + r0 * second, second
@@ -169,7 +170,8 @@ class UniPC:
         shrink = path.sigma(t) / path.sigma(r)
         phi1 = 1.0 - shrink * path.alpha(r) / path.alpha(t)
         h = jnp.where(two, _half_log_snr(path, t) - _half_log_snr(path, jnp.where(two, r, 0.5)), 1.0)
-        back = jnp.where(two, (_half_log_snr(path, jnp.where(two, past.times[1], 0.5)) - _half_log_snr(path, r)) / h, -1.0)
+        earlier = _half_log_snr(path, jnp.where(two, past.times[1], 0.5)) - _half_log_snr(path, r)
+        back = jnp.where(two, earlier / h, -1.0)
         linear, quadratic = (h - phi1) / h / phi1, 2.0 * (0.5 * h**2 - h + phi1) / h**2 / phi1
         weight = jnp.where(two, (quadratic - back * linear) / (1.0 - back), 0.5)
         behind = jnp.where(two, (linear - weight) * (past.clean[1] - past.clean[0]) / back, 0.0)
