@@ -107,7 +107,8 @@ def _noisy_table(process, t):
     for i in range(L):
         chances *= rows[toy.STATES[:, i]][:, np.array(laws.NOISY)[:, i]].T
     joint = chances * toy.joint()[None]
-    posterior = np.stack([np.stack([joint[:, toy.STATES[:, i] == k].sum(1) for k in range(K)], -1) for i in range(L)], 1)
+    posterior = np.stack([np.stack([joint[:, toy.STATES[:, i] == k].sum(1) for k in range(K)], -1)
+                          for i in range(L)], 1)
     return joint.sum(1), posterior / np.maximum(joint.sum(1), 1e-30)[:, None, None]
 
 

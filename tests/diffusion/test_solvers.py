@@ -48,8 +48,8 @@ def truth():
 
 
 @pytest.mark.parametrize(('solver', 'order', 'steps'), [
-    (Euler(), 1, 128), (DDIM(), 1, 128), (Heun(), 2, 64), (DPMSolverPlusPlus(2), 2, 128), (DPMSolverPlusPlus(3), 2, 128),
-    (UniPC(1), 2, 128), (UniPC(2), 3, 128), (RungeKutta4(), 4, 128)])
+    (Euler(), 1, 128), (DDIM(), 1, 128), (Heun(), 2, 64), (DPMSolverPlusPlus(2), 2, 128),
+    (DPMSolverPlusPlus(3), 2, 128), (UniPC(1), 2, 128), (UniPC(2), 3, 128), (RungeKutta4(), 4, 128)])
 def test_orders(truth, solver, order, steps):
     with jax.enable_x64(True):
         path, z, exact = truth
@@ -64,7 +64,7 @@ def test_a_step_is_exact_for_clean_predictions_that_are_polynomials(solver, degr
     with jax.enable_x64(True):
         path, grid = Trigonometric(), np.array([0.9, 0.75, 0.65, 0.5, 0.45])
         level = lambda t: -jnp.log(jnp.tan(0.5 * jnp.pi * t))
-        polynomial = lambda l: 1.0 + (0.5 * l if degree > 0 else 0.0) + (0.3 * l**2 if degree > 1 else 0.0)
+        polynomial = lambda x: 1.0 + (0.5 * x if degree > 0 else 0.0) + (0.3 * x**2 if degree > 1 else 0.0)
         model = lambda z, t: jnp.full_like(z, polynomial(level(t)))
         run = jax.jit(lambda z: solve(solver, model, path, z, jnp.asarray(grid), jax.random.key(0), True))
         passed = np.asarray(run(jnp.ones((1, 1, 1))))[:, 0, 0, 0]

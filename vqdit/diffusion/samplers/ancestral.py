@@ -1,5 +1,6 @@
 """Samplers that reverse the process step by step, on any time grid, for any categorical process."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
@@ -47,9 +48,12 @@ class Ancestral:
         (final, _), _ = jax.lax.scan(body, (start, keys), jnp.arange(self.steps, dtype=jnp.float32))
         return final
 
-    def _move(self, keys, noisy, proposal, generated, t, s, mask_ids):
-        if isinstance(self.process, Absorbing):
-            reveal = jax.vmap(lambda k, z: self.process.revealed(k, z[None], t, s, mask_ids)[0])(keys, noisy) & generated
+    def _move(self, keys: jax.Array, noisy: jax.Array, proposal: Callable[[], jax.Array], generated: jax.Array,
+              t: jax.Array, s: jax.Array, mask_ids: jax.Array) -> jax.Array:
+        process = self.process
+        if isinstance(process, Absorbing):
+            revealed = jax.vmap(lambda k, z: process.revealed(k, z[None], t, s, mask_ids)[0])(keys, noisy)
+            reveal = revealed & generated
             return jax.lax.cond(jnp.any(reveal), lambda: jnp.where(reveal, proposal(), noisy), lambda: noisy)
-        step = jax.vmap(lambda k, z, x: self.process.step(k, z[None], x[None], t, s, mask_ids)[0])
+        step = jax.vmap(lambda k, z, x: process.step(k, z[None], x[None], t, s, mask_ids)[0])
         return step(keys, noisy, proposal())
