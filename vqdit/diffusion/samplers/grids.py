@@ -45,8 +45,8 @@ def karras(steps: int, path: Path, smallest: float = 0.002, largest: float = 80.
 def equal_log_snr(steps: int, path: Path, start: float = 0.999, stop: float = 1e-3) -> jax.Array:
     """Equal steps of the logarithm of the signal-to-noise ratio from t = `start` to `stop`, then 0."""
     check_steps(steps)
-    ends = [float(log_snr(path, jnp.asarray(t))) for t in (start, stop)]
-    return _with_zero(path, np.linspace(*ends, steps))
+    first, last = (float(log_snr(path, jnp.asarray(t))) for t in (start, stop))
+    return _with_zero(path, np.linspace(first, last, steps))
 
 
 def _with_zero(path: Path, levels: np.ndarray) -> jax.Array:

@@ -25,12 +25,12 @@ class Past(NamedTuple):
 
     clean: jax.Array
     times: jax.Array
-    count: jax.Array
+    length: jax.Array
 
 
 def _remember(past: Past, clean: jax.Array, t: jax.Array) -> Past:
     return Past(jnp.concatenate([clean[None], past.clean[:-1]]),
-                jnp.concatenate([jnp.reshape(t, (1,)), past.times[:-1]]), past.count + 1)
+                jnp.concatenate([jnp.reshape(t, (1,)), past.times[:-1]]), past.length + 1)
 
 
 def _nothing(z: jax.Array, length: int) -> Past:
@@ -59,12 +59,12 @@ def differences(past: Past, path: Path, h: jax.Array, order: int) -> tuple[jax.A
     zero = jnp.zeros_like(past.clean[0])
     if order < 2:
         return zero, zero
-    known = (past.count >= 2) & (path.alpha(past.times[1]) > 0)
+    known = (past.length >= 2) & (path.alpha(past.times[1]) > 0)
     r0 = _safe((now - _half_log_snr(path, past.times[1])) / h, known)
     first = jnp.where(known, (past.clean[0] - past.clean[1]) / r0, 0.0)
     if order < 3:
         return first, zero
-    known = known & (past.count >= 3) & (path.alpha(past.times[2]) > 0)
+    known = known & (past.length >= 3) & (path.alpha(past.times[2]) > 0)
     r1 = _safe((_half_log_snr(path, past.times[1]) - _half_log_snr(path, past.times[2])) / h, known)
     second = jnp.where(known, (first - (past.clean[1] - past.clean[2]) / r1) / (r0 + r1), 0.0)
     return first + r0 * second, second
@@ -158,7 +158,7 @@ class UniPC:
              s: jax.Array) -> tuple[jax.Array, Predicted]:
         del key
         clean = model(z, t)
-        z = jnp.where(memory.past.count > 0, self._corrected(path, memory, clean, t), z)
+        z = jnp.where(memory.past.length > 0, self._corrected(path, memory, clean, t), z)
         past = _remember(memory.past, clean, t)
         return _exponential_step(past, path, z, t, s, self.order), Predicted(past, z)
 
@@ -166,7 +166,7 @@ class UniPC:
         """The last step, from r to t, anew [B, N, C]: with weights that make (1) exact for clean predictions that are
         linear in lambda, or quadratic when there is a step before r."""
         past, r = memory.past, memory.past.times[0]
-        two = (past.count >= 2) & (self.order == 2) & (path.alpha(past.times[1]) > 0)
+        two = (past.length >= 2) & (self.order == 2) & (path.alpha(past.times[1]) > 0)
         shrink = path.sigma(t) / path.sigma(r)
         phi1 = 1.0 - shrink * path.alpha(r) / path.alpha(t)
         h = jnp.where(two, _half_log_snr(path, t) - _half_log_snr(path, jnp.where(two, r, 0.5)), 1.0)
