@@ -5,18 +5,33 @@ import pytest
 from scipy import stats
 
 from vqdit.diffusion.categorical import Absorbing, draw_codes
-from vqdit.diffusion.schedules import Cosine, Linear, Polynomial
+from vqdit.diffusion.schedules import Cosine, Geometric, Linear, Partial, Polynomial, Table
+from vqdit.errors import UserError
 
 SCHEDULES = [Linear(), Cosine(), Polynomial(2.0)]
 MASK = 5
 
 
-@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize('schedule', [*SCHEDULES, Geometric(), Table((1.0, 0.7, 0.2, 0.0))])
 def test_schedule_runs_from_one_to_zero_and_its_slope_is_its_derivative(schedule):
     assert float(schedule.alpha(jnp.float32(0))) == pytest.approx(1, abs=1e-6)
     assert float(schedule.alpha(jnp.float32(1))) == pytest.approx(0, abs=1e-6)
     t = jnp.linspace(0.05, 0.95, 19)
     np.testing.assert_allclose(schedule.slope(t), jax.vmap(jax.grad(schedule.alpha))(t), rtol=1e-4)
+
+
+@pytest.mark.parametrize(('make', 'said'), [(lambda: Table((1.0, 0.5)), 'fall from 1 to 0'),
+                                            (lambda: Table((1.0, 1.0, 0.0)), 'fall from 1 to 0'),
+                                            (lambda: Geometric(2.0, 1.0), 'low < high')])
+def test_schedules_that_miss_their_ends_are_refused(make, said):
+    with pytest.raises(UserError, match=said):
+        make()
+
+
+def test_a_partial_schedule_stops_where_it_says():
+    schedule, ends = Partial(Cosine(), 0.3), jnp.array([0.0, 1.0])
+    np.testing.assert_allclose(schedule.alpha(ends), [1.0, 0.3], atol=1e-6)
+    np.testing.assert_allclose(schedule.slope(ends), 0.7 * Cosine().slope(ends), atol=1e-6)
 
 
 @pytest.mark.parametrize('schedule', SCHEDULES)

@@ -1,11 +1,22 @@
+import functools
+
 import jax
 import jax.numpy as jnp
+import mixture
 import numpy as np
+import pytest
 import toy
 
 from vqdit.diffusion.categorical import Absorbing
 from vqdit.diffusion.clock import ABSENT, GENERATED, GIVEN
-from vqdit.diffusion.likelihood import negative_log_likelihood_bound
+from vqdit.diffusion.flow_likelihood import flow_log_likelihood, hutchinson_divergence
+from vqdit.diffusion.gaussian import Trigonometric
+from vqdit.diffusion.likelihood import (
+    estimate,
+    masked_count_bound,
+    negative_log_likelihood_bound,
+    pointwise_mutual_information,
+)
 from vqdit.diffusion.schedules import Cosine, Linear
 
 
@@ -62,3 +73,75 @@ def test_absent_tokens_do_not_count():
         jax.random.key(2), Absorbing(), toy.denoiser(probabilities), toy.LAYOUT, codes, roles), np.float64)
     truth = -np.log(probabilities[toy.STATES[:, 2] == x[2]].sum())
     assert abs(estimates.mean() - truth) < 4 * estimates.std() / np.sqrt(draws)
+
+
+def _count_bounds(roles, x, draws=20_000, seed=3):
+    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (draws, toy.LENGTH))
+    roles = jnp.broadcast_to(jnp.array(roles)[None], codes.shape)
+    return jax.jit(lambda key: masked_count_bound(key, toy.denoiser(toy.joint()), toy.LAYOUT, codes, roles))(
+        jax.random.key(seed))
+
+
+def test_counting_masked_tokens_has_the_same_mean_with_less_variance():
+    p, x = toy.joint(), toy.STATES[7]
+    values = np.asarray(_count_bounds([GENERATED] * 3, x), np.float64)
+    assert abs(values.mean() + np.log(p[7])) < 4 * values.std() / np.sqrt(len(values))
+    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (20_000, toy.LENGTH))
+    plain = np.asarray(negative_log_likelihood_bound(
+        jax.random.key(0), Absorbing(), toy.denoiser(p), toy.LAYOUT, codes, jnp.full(codes.shape, GENERATED)))
+    assert values.std() < 0.8 * plain.std()
+    mean, margin = estimate(jnp.asarray(values))
+    assert margin == pytest.approx(1.96 * values.std(ddof=1) / np.sqrt(len(values)), rel=1e-3)
+    assert estimate(jnp.asarray(values)).bits(3).mean == pytest.approx(float(mean) / 3 / np.log(2), rel=1e-5)
+
+
+def test_chain_rule_of_the_exact_toy():
+    """-log p(a, b) = -log p(a) - log p(b | a), each by its own bound, in both orders."""
+    p, x = toy.joint(), toy.STATES[11]
+    whole = estimate(_count_bounds([GENERATED] * 3, x))
+    for first in ([0], [1, 2]):
+        alone = [GENERATED if i in first else ABSENT for i in range(3)]
+        rest = [GIVEN if i in first else GENERATED for i in range(3)]
+        parts = [estimate(_count_bounds(roles, x)) for roles in (alone, rest)]
+        margin = np.sqrt(sum(float(part.margin) ** 2 for part in (whole, *parts)))
+        assert abs(float(whole.mean) - sum(float(part.mean) for part in parts)) < 2 * margin
+    assert abs(float(whole.mean) + np.log(p[11])) < 2 * float(whole.margin)
+
+
+def test_pointwise_mutual_information():
+    p, x, draws = toy.joint(), toy.STATES[11], 20_000
+    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (draws, toy.LENGTH))
+    roles = jnp.broadcast_to(jnp.array([GIVEN, GENERATED, GENERATED])[None], codes.shape)
+    bound = lambda key, codes, roles: masked_count_bound(key, toy.denoiser(p), toy.LAYOUT, codes, roles)
+    found = estimate(jax.jit(lambda key: pointwise_mutual_information(key, bound, codes, roles))(jax.random.key(5)))
+    both = p[(toy.STATES[:, 1:] == x[1:]).all(1)].sum()
+    truth = np.log(p[11] / p[toy.STATES[:, 0] == x[0]].sum() / both)
+    assert abs(float(found.mean) - truth) < 2 * float(found.margin)
+
+
+def test_stratified_times_have_less_variance_than_independent_ones():
+    p, runs, batch = toy.joint(), 300, 16
+    codes = jnp.broadcast_to(jnp.asarray(toy.STATES[7], jnp.int32)[None], (batch, toy.LENGTH))
+    roles, process = jnp.full(codes.shape, GENERATED), Absorbing()
+    one = functools.partial(negative_log_likelihood_bound, process=process, denoiser=toy.denoiser(p),
+                            layout=toy.LAYOUT)
+    together = jax.jit(jax.vmap(lambda key: jnp.mean(one(key, codes=codes, roles=roles))))
+    apart = jax.jit(jax.vmap(lambda key: jnp.mean(jax.vmap(lambda k, c, r: one(k, codes=c[None], roles=r[None])[0])(
+        jax.random.split(key, batch), codes, roles))))
+    keys = jax.random.split(jax.random.key(9), runs)
+    assert np.var(together(keys)) < 0.9 * np.var(apart(keys))
+
+
+def test_flow_likelihood_is_the_density_of_the_mixture():
+    with jax.enable_x64(True):
+        path, x = Trigonometric(), jnp.linspace(-2.0, 2.0, 8).reshape(8, 1, 1)
+        x = jnp.concatenate([x, x[::-1] + 0.3], axis=1)
+        grid = jnp.linspace(1e-3, 1.0, 129)
+        truth = jnp.sum(mixture.log_density(path, x, grid[0]), axis=(1, 2))
+        model = mixture.clean_mean(path)
+        exact = jax.jit(lambda x: flow_log_likelihood(model, path, x, grid))(x)
+        np.testing.assert_allclose(exact, truth, atol=1e-4)
+        guess = jax.jit(lambda x, key: flow_log_likelihood(model, path, x, grid, hutchinson_divergence(key)))(
+            x, jax.random.key(0))
+        # The two places do not touch each other, so that random signs are exact here.
+        np.testing.assert_allclose(guess, truth, atol=1e-4)

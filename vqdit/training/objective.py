@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vqdit.diffusion.categorical import Absorbing
+from vqdit.diffusion.categorical import Categorical
 from vqdit.diffusion.clock import GENERATED, TaskMixture
-from vqdit.diffusion.likelihood import token_losses
+from vqdit.diffusion.likelihood import noised, token_losses
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.frozen import LearnedTokenizer
 from vqdit.training.factory import choose
@@ -24,7 +24,7 @@ def tokenizer_loss(tokenizer: LearnedTokenizer, modality: str) -> Loss:
     return loss
 
 
-WEIGHTINGS: dict[str, Callable[[Absorbing, jax.Array], jax.Array]] = {
+WEIGHTINGS: dict[str, Callable[[Categorical, jax.Array], jax.Array]] = {
     'bound': lambda process, clock: jnp.ones_like(clock),
     'masked': lambda process, clock: 1.0 / jnp.maximum(process.weight(clock), 1e-6),
 }
@@ -35,20 +35,19 @@ has less noise, because the few masked tokens of almost clean examples have no l
 """
 
 
-def diffusion_loss(model: MultimodalDiT, process: Absorbing, mixture: TaskMixture, weighting: str = 'bound') -> Loss:
+def diffusion_loss(model: MultimodalDiT, process: Categorical, mixture: TaskMixture, weighting: str = 'bound') -> Loss:
     """The loss of random tasks on `batch['codes'] int32 [B, N]` per generated token, as `WEIGHTINGS` weigh it.
 
     It is the mean over the modalities, so that twelve words weigh as much as sixty-four codes of an image; the metrics
     hold the likelihood bound of each, in nats per token.
     """
     layout, emphasis = model.layout, choose(WEIGHTINGS, weighting, 'diffusion.weighting')
-    mask_ids = jnp.asarray(layout.mask_ids)
 
     def loss(params: Tree, codebook: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         codes = batch['codes']
         draw, noise = jax.random.split(key)
         roles, clock = mixture.draw(draw, codes.shape[0])
-        noisy = process.corrupt(noise, codes, clock, mask_ids)
+        noisy = noised(noise, process, codes, roles, clock, layout)
         losses = token_losses(process, lambda c, t: model.apply({'params': params}, c, t), layout, codes, noisy, clock)
         generated = layout.split((roles == GENERATED).astype(jnp.float32))
         weighted = layout.split(losses * emphasis(process, clock))

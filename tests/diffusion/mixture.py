@@ -1,0 +1,34 @@
+"""A Gaussian mixture in one dimension, whose score, clean mean and density are known at every noise level."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vqdit.diffusion.gaussian import Path
+
+WEIGHTS, MEANS, DEVIATIONS = np.array([0.3, 0.7]), np.array([-1.5, 1.0]), np.array([0.4, 0.6])
+
+
+def _parts(path: Path, z: jax.Array, t: jax.Array):
+    """Log-densities of the components at z [...], variances and means; each [..., 2]."""
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    variance = (alpha * DEVIATIONS) ** 2 + sigma**2
+    shifted = z[..., None] - (alpha * MEANS).reshape((1,) * z.ndim + (-1,))
+    variance = variance.reshape(shifted.shape[-1:]).reshape((1,) * z.ndim + (-1,))
+    logs = jnp.log(WEIGHTS).reshape(variance.shape) - 0.5 * shifted**2 / variance - 0.5 * jnp.log(2 * jnp.pi * variance)
+    return logs, shifted / variance
+
+
+def log_density(path: Path, z: jax.Array, t: jax.Array) -> jax.Array:
+    """log q(z_t) [...]."""
+    return jax.nn.logsumexp(_parts(path, z, t)[0], axis=-1)
+
+
+def clean_mean(path: Path):
+    """The model of a perfect network: E[x | z_t = z]."""
+    def model(z: jax.Array, t: jax.Array) -> jax.Array:
+        logs, pulls = _parts(path, z, t)
+        shares, alpha = jax.nn.softmax(logs), path.alpha(t)
+        each = MEANS.reshape((1,) * z.ndim + (-1,)) + alpha * (DEVIATIONS**2).reshape((1,) * z.ndim + (-1,)) * pulls
+        return jnp.sum(shares * each, axis=-1)
+    return model

@@ -1,0 +1,181 @@
+"""The output law of every sampler of codes: enumerated, compared with the truth, and with what the code draws."""
+
+import jax
+import jax.numpy as jnp
+import laws
+import numpy as np
+import pytest
+import toy
+from scipy import stats
+
+from vqdit.diffusion.categorical import MaskAndReplace, Uniform, replace
+from vqdit.diffusion.clock import ABSENT, GENERATED, GIVEN
+from vqdit.diffusion.samplers import (
+    Ancestral,
+    EntropyBounded,
+    FirstHitting,
+    LeaveOneOutGibbs,
+    Ordered,
+    Remasking,
+    blocks,
+    capped,
+    during,
+    levels,
+    rescaled,
+    sample_keys,
+    top_k,
+    top_p,
+)
+from vqdit.diffusion.schedules import Linear, Partial
+from vqdit.errors import UserError
+from vqdit.tokenizers.spec import TokenLayout, TokenSpec
+
+K, L, DRAWS = toy.CODES, toy.LENGTH, 10_000
+REMASK = lambda t, s: min(0.3, s / max(1 - t, 1e-12), 1.0) if t < 1 else 0.0
+
+LAWS = {
+    'ancestral': (Ancestral(4), lambda: laws.ancestral(4)),
+    'remasking': (Remasking(4, capped(0.3)), lambda: laws.ancestral(4, REMASK)),
+    'no remasking': (Remasking(4, rescaled(0.0)), lambda: laws.ancestral(4)),
+    'random': (Ordered(L), lambda: toy.joint()),
+    'first hitting': (FirstHitting(), lambda: toy.joint()),
+    'entropy': (Ordered(L, order='entropy'), lambda: toy.joint()),
+    'margin': (Ordered(L, order='margin'), lambda: toy.joint()),
+    'purity': (Ordered(L, order='purity'), lambda: toy.joint()),
+    'blocks': (Ordered(L, stages=blocks(1)), lambda: toy.joint()),
+    'entropy bound 0': (EntropyBounded(0.0), lambda: toy.joint()),
+    'entropy bound 0.9': (EntropyBounded(0.9), lambda: laws.entropy_bounded(0.9)),
+    'confidence': (Ordered(L, order='confidence'), laws.confidence),
+}
+
+
+def _draw(sampler, roles=None, codes=None, draws=DRAWS, denoiser=None):
+    roles = jnp.full((draws, L), GENERATED) if roles is None else roles
+    codes = jnp.full((draws, L), K, jnp.int32) if codes is None else codes
+    keys = sample_keys(jax.random.key(0), jnp.arange(draws))
+    run = jax.jit(lambda k, c, r: sampler(k, denoiser or toy.denoiser(toy.joint()), c, r, toy.LAYOUT))
+    return np.asarray(run(keys, codes, roles))
+
+
+@pytest.mark.parametrize('name', LAWS)
+def test_what_is_drawn_follows_the_enumerated_law(name):
+    sampler, law = LAWS[name]
+    expected = law() * DRAWS
+    counts = toy.frequencies(_draw(sampler)) * DRAWS
+    rare = expected < 5
+    if rare.any():
+        counts, expected = (np.append(x[~rare], x[rare].sum()) for x in (counts, expected))
+    assert stats.chisquare(counts, expected).pvalue > 1e-3
+
+
+def test_orders_that_do_not_look_at_the_draw_are_exact():
+    for choose in (lambda z, rows: min(laws.masked(z), key=lambda i: laws.entropies(z)[i]),
+                   lambda z, rows: max(laws.masked(z), key=lambda i: rows[i].max()), lambda z, rows: laws.masked(z)[0]):
+        assert toy.total_variation(laws.one_at_a_time(choose), toy.joint()) < 1e-12
+    assert toy.total_variation(laws.entropy_bounded(0.0), toy.joint()) < 1e-12
+
+
+def test_ancestral_is_of_first_order():
+    errors = [toy.total_variation(laws.ancestral(steps), toy.joint()) for steps in (8, 16, 32, 64)]
+    slopes = -np.diff(np.log2(errors))
+    assert 0.9 < slopes[-1] < 1.1 and (slopes > 0.8).all()
+
+
+def test_the_bias_of_the_confidence_order_as_a_number(capsys):
+    law = laws.confidence()
+    bias = toy.total_variation(law, toy.joint())
+    with capsys.disabled():
+        print(f' [confidence order: TV {bias:.3f}, entropy {laws.entropy_of(law):.3f} for '
+              f'{laws.entropy_of(toy.joint()):.3f} nats] ', end='')
+    assert bias > 0.05 and laws.entropy_of(law) < laws.entropy_of(toy.joint())
+
+
+@pytest.mark.parametrize('amount', [capped(0.4), rescaled(0.7), during(capped(1.0), 0.7, 0.3)])
+def test_remasking_keeps_the_share_of_revealed_tokens(amount):
+    sampler, share = Remasking(8, amount), 0.0
+    for step in range(8):
+        t, s = jnp.float32(1 - step / 8), jnp.float32(1 - (step + 1) / 8)
+        remask, reveal = map(float, sampler.probabilities(t, s))
+        share = share * (1 - remask) + (1 - share) * reveal
+        assert share == pytest.approx(1 - float(s), abs=1e-5)
+
+
+def _noisy_table(process, t):
+    """The law of the noisy codes q(z) and the exact plain posteriors of `process` at t, over all z; float64."""
+    rows = np.asarray(process.marginal(jnp.arange(K), jnp.full(K, t), K), np.float64)
+    chances = np.ones((len(laws.NOISY), len(toy.STATES)))
+    for i in range(L):
+        chances *= rows[toy.STATES[:, i]][:, np.array(laws.NOISY)[:, i]].T
+    joint = chances * toy.joint()[None]
+    posterior = np.stack([np.stack([joint[:, toy.STATES[:, i] == k].sum(1) for k in range(K)], -1)
+                          for i in range(L)], 1)
+    return joint.sum(1), posterior / np.maximum(joint.sum(1), 1e-30)[:, None, None]
+
+
+def _exact_denoiser(process, steps):
+    """The perfect denoiser of `process` at the noise levels of `steps` equal steps: a table over times and states."""
+    tables = np.stack([_noisy_table(process, max(i, 1e-3) / steps)[1] for i in range(steps + 1)])
+    logits, powers = jnp.log(jnp.asarray(np.maximum(tables, 1e-30), jnp.float32)), (K + 1) ** np.arange(L - 1, -1, -1)
+
+    def apply(codes, clock):
+        level = jnp.round(jnp.max(clock, axis=1) * steps).astype(jnp.int32)
+        return {'toy': logits[level, jnp.sum(codes * jnp.asarray(powers)[None], axis=1)]}
+    return apply
+
+
+@pytest.mark.parametrize('process', [replace(), MaskAndReplace(Linear(), Uniform(Partial(Linear(), 0.3)))])
+def test_other_processes_are_reversed_too(process):
+    """The error of the ancestral sampler falls as its steps grow; 32 steps are within 4 % of the truth."""
+    errors = [toy.total_variation(toy.frequencies(_draw(Ancestral(n, process=process),
+                                                        denoiser=_exact_denoiser(process, n))), toy.joint())
+              for n in (2, 32)]
+    assert errors[1] < 0.04 and errors[1] < 0.5 * errors[0]
+
+
+def test_gibbs_leaves_the_law_of_noisy_codes_alone():
+    process, t = replace(), 0.5
+    law, _ = _noisy_table(process, t)
+    rng = np.random.default_rng(0)
+    start = np.array(laws.NOISY)[rng.choice(len(law), DRAWS, p=law / law.sum())]
+    corrector, denoiser = LeaveOneOutGibbs(process), _exact_denoiser(process, 2)
+    keys = sample_keys(jax.random.key(3), jnp.arange(DRAWS))
+    after = np.asarray(jax.jit(lambda k, z: corrector(k, denoiser, z, jnp.full((DRAWS, L), GENERATED), jnp.float32(t),
+                                                      toy.LAYOUT))(keys, jnp.asarray(start)))
+    assert ((after != start).sum(1) <= 1).all() and (after != start).any(0).all()
+    counts = toy.frequencies(after) * DRAWS
+    expected = law[(np.array(laws.NOISY) < K).all(1)]
+    assert stats.chisquare(counts, expected / expected.sum() * DRAWS).pvalue > 1e-3
+
+
+def test_truncation_keeps_the_likeliest():
+    logits = jnp.log(jnp.array([[[0.5, 0.3, 0.15, 0.05]]]))
+    denoiser = lambda codes, clock: {'x': logits}
+    kept = lambda wrapped: np.isfinite(wrapped(None, None)['x'][0, 0]).tolist()
+    assert kept(top_k(denoiser, 2)) == [True, True, False, False]
+    assert kept(top_k(denoiser, 9)) == [True] * 4
+    assert kept(top_p(denoiser, 0.79)) == [True, True, False, False]
+    assert kept(top_p(denoiser, 0.81)) == [True, True, True, False]
+    assert kept(top_p(denoiser, 1.0)) == [True] * 4
+
+
+def test_stages():
+    layout = TokenLayout({'a': TokenSpec((4,), 3), 'b': TokenSpec((2, 2), 3, levels=2)})
+    np.testing.assert_array_equal(blocks(2)(layout), [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(levels(layout), [0, 0, 0, 0] + [0, 1] * 4)
+
+
+@pytest.mark.parametrize('sampler', [Remasking(3), FirstHitting(), EntropyBounded(), Ordered(3, order='entropy')])
+def test_given_tokens_stay_and_no_mask_is_left(sampler):
+    draws = 64
+    roles = jnp.broadcast_to(jnp.array([GIVEN, GENERATED, ABSENT])[None], (draws, L))
+    codes = jnp.broadcast_to(jnp.array([2, K, 1])[None], (draws, L))
+    samples = _draw(sampler, roles, codes, draws)
+    assert (samples[:, 0] == 2).all() and (samples[:, 1] < K).all() and (samples[:, 2] == K).all()
+
+
+@pytest.mark.parametrize('make', [
+    lambda: Remasking(0), lambda: capped(1.5), lambda: EntropyBounded(-1.0), lambda: blocks(0),
+    lambda: top_k(lambda *_: {}, 0), lambda: top_p(lambda *_: {}, 0.0), lambda: Ordered(3, order='best')])
+def test_bad_settings_are_refused(make):
+    with pytest.raises(UserError):
+        make()

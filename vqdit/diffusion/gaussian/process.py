@@ -1,0 +1,63 @@
+"""The Gaussian process over vectors: code vectors, latents before quantization, or plain data.
+
+    (1)  q(z_t | x) = N(alpha x, sigma^2)
+    (2)  q(z_s | z_t, x), s < t: with a = alpha(t) / alpha(s) and v = sigma(t)^2 - a^2 sigma(s)^2, normal with mean
+         (a sigma(s)^2 z_t + alpha(s) v x) / sigma(t)^2 and variance v sigma(s)^2 / sigma(t)^2
+    (3)  -log p(x) <= prior and decoder terms + integral over t of E w(t) |noise - predicted noise|^2,
+         w(t) = - (d/dt log snr) / 2   (Kingma et al. 2021, arXiv:2107.00630)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from vqdit.diffusion.gaussian.paths import Flow, Path
+from vqdit.diffusion.gaussian.predictions import PREDICTIONS, Prediction, clean_and_noise, spread
+from vqdit.diffusion.gaussian.weightings import simple
+
+Weighting = Callable[[Path, jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Equations (1)-(3) for vectors [B, N, C] under a clock [B, N]; `prediction` is what the network answers."""
+
+    path: Path = field(default_factory=Flow)
+    prediction: Prediction = PREDICTIONS['velocity']
+    weighting: Weighting = simple
+
+    def prior(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Noise at level 1, fp32 of `shape`; what alpha(1) leaves of the data is ignored."""
+        return self.path.sigma(jnp.ones(())) * jax.random.normal(key, shape)
+
+    def corrupt(self, key: jax.Array, clean: jax.Array, clock: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draws from (1), every token at its own noise level; z and the noise in it, each [B, N, C]."""
+        chex.assert_equal_shape_prefix([clean, clock], 2)
+        noise = jax.random.normal(key, clean.shape, clean.dtype)
+        t = spread(clock, clean)
+        return self.path.alpha(t) * clean + self.path.sigma(t) * noise, noise
+
+    def clean(self, out: jax.Array, z: jax.Array, t: jax.Array) -> jax.Array:
+        """The clean vectors [B, N, C] of the network's answer `out`."""
+        return clean_and_noise(self.prediction, out, z, self.path, t)[0]
+
+    def loss(self, out: jax.Array, noise: jax.Array, z: jax.Array, clock: jax.Array) -> jax.Array:
+        """The weighted squared error of the noise, [B, N], summed over the channels; the same for all predictions."""
+        guess = clean_and_noise(self.prediction, out, z, self.path, clock)[1]
+        return self.weighting(self.path, clock) * jnp.sum((noise - guess) ** 2, axis=-1)
+
+    def step(self, key: jax.Array, z: jax.Array, clean: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
+        """Draws from (2), [B, N, C], with x = `clean`."""
+        mean, variance = posterior(self.path, z, clean, t, s)
+        return mean + jnp.sqrt(variance) * jax.random.normal(key, z.shape, z.dtype)
+
+
+def posterior(path: Path, z: jax.Array, clean: jax.Array, t: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean [B, N, C] and variance [B, N, 1] of (2)."""
+    t, s = spread(t, z), spread(s, z)
+    ratio, late, early = path.alpha(t) / path.alpha(s), path.sigma(t) ** 2, path.sigma(s) ** 2
+    between = jnp.maximum(late - ratio**2 * early, 0.0)
+    return (ratio * early * z + path.alpha(s) * between * clean) / late, between * early / late

@@ -1,0 +1,47 @@
+"""Weights of the squared error of the noise, as functions of the path and the noise level: [...] -> [...].
+
+An error of x is snr times as large as one of the noise: divide by it to weigh errors of x instead.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from vqdit.diffusion.gaussian.paths import Path, log_snr, log_snr_slope
+
+
+def simple(path: Path, t: jax.Array) -> jax.Array:
+    """1 (DDPM, arXiv:2006.11239)."""
+    del path
+    return jnp.ones_like(t)
+
+
+def likelihood(path: Path, t: jax.Array) -> jax.Array:
+    """That of the bound of -log p(x), equation (3) of `process`; t away from 0, where it grows without bound."""
+    return -0.5 * log_snr_slope(path, t)
+
+
+def min_snr(limit: float = 5.0) -> Callable[[Path, jax.Array], jax.Array]:
+    """min(snr, limit) / snr (arXiv:2303.09556): errors of x weigh at most `limit`."""
+    return lambda path, t: jnp.minimum(1.0, limit * jnp.exp(-log_snr(path, t)))
+
+
+def p2(power: float = 1.0, offset: float = 1.0) -> Callable[[Path, jax.Array], jax.Array]:
+    """1 / (offset + snr)^power (arXiv:2204.00227)."""
+    return lambda path, t: (offset + jnp.exp(log_snr(path, t))) ** -power
+
+
+def sigmoid(bias: float = 2.0) -> Callable[[Path, jax.Array], jax.Array]:
+    """The weight of the bound times sigmoid(bias - log snr) (arXiv:2303.00848; arXiv:2410.19324)."""
+    return lambda path, t: likelihood(path, t) * jax.nn.sigmoid(bias - log_snr(path, t))
+
+
+def uncertainty(error: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """error / exp(u) + u: a learned u(t) brings every noise level to the same scale (EDM2, arXiv:2312.02696)."""
+    return error * jnp.exp(-log_variance) + log_variance
+
+
+def logit_normal_time(key: jax.Array, shape: tuple[int, ...], mean: float = 0.0, scale: float = 1.0) -> jax.Array:
+    """Noise levels whose logit is normal, fp32 (arXiv:2403.03206): a weighting by how often a level is drawn."""
+    return jax.nn.sigmoid(mean + scale * jax.random.normal(key, shape))
