@@ -5,8 +5,11 @@ import functools
 import jax
 import numpy as np
 
+QUICK = {'xla_backend_optimization_level': 0}
+"""Half the time to compile what runs for a moment."""
 
-@functools.partial(jax.jit, static_argnums=0)
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
 def train(quantizer, variables, z, key, mask=None):
     """A training call: what it gives, and the variables after it."""
     out, changed = quantizer.apply(variables, z, train=True, mask=mask, key=key, mutable=['codebook'])
@@ -23,7 +26,7 @@ def lookup(quantizer, variables, codes):
     return quantizer.apply(variables, codes, method='lookup')
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
+@functools.partial(jax.jit, static_argnums=(0, 2), compiler_options=QUICK)
 def init(quantizer, key, shape):
     return quantizer.init(key, jax.numpy.zeros(shape))
 

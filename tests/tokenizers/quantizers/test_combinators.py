@@ -236,7 +236,7 @@ def test_wrong_combinations_are_refused():
         MultiScale(LookupFreeQuantizer(2), ((1,), (2, 2)))
     with pytest.raises(UserError, match='the last of grids'):
         MultiScale(LookupFreeQuantizer(2), ((1,), (4,))).apply({}, normal(2, 5, 2))
-    with pytest.raises(UserError, match='ClippedBound'):
+    with pytest.raises(UserError, match='clipped'):
         Residual((FiniteScalarQuantizer((5, 5)),)).apply({}, normal(3, 2))
 
 

@@ -92,7 +92,11 @@ def test_dead_codes_are_replaced_with_their_counts_and_sums_together_and_live_on
     for quantizer in (PLAIN, SPHERE, GRADIENT):
         z, variables = _started(quantizer)
         far = np.concatenate([z[:32] + 5, z[32:] - 5]).astype(np.float32)
-        state = variables['codebook'] | {'counts': variables['codebook']['counts'].at[2].set(1e-4)}
+        # A code where no token is.
+        place = 'shift' if quantizer is GRADIENT else 'codes'
+        nowhere = quantizer.metric.values(jnp.asarray([1e3, -1e3, 0.0]))
+        state = variables['codebook']
+        state = state | {'counts': state['counts'].at[2].set(1e-4), place: state[place].at[2].set(nowhere)}
         out, after = train(quantizer, variables | {'codebook': state}, far, KEY(3))
         assert float(out.metrics['revived']) >= 1
         share = float(after['codebook']['counts'].sum()) / 8

@@ -4,7 +4,7 @@
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ import numpy as np
 
 
 class Bound(Protocol):
-    """Pure functions along the last axis; `levels` int [D], broadcast against it."""
+    """Pure functions along the last axis; `levels` int [D], broadcast against it, are at least `fewest`."""
+
+    fewest: ClassVar[int]
 
     def position(self, z: jax.Array, levels: np.ndarray) -> jax.Array: ...
 
@@ -20,12 +22,13 @@ class Bound(Protocol):
 
     def value(self, position: jax.Array, levels: np.ndarray) -> jax.Array: ...
 
-    def rounded(self, digit: jax.Array, levels: np.ndarray) -> jax.Array: ...
+    def rounded(self, digit: jax.Array, levels: np.ndarray) -> jax.Array: ...  # the position of a digit
 
 
 class _Centred:
     """Positions count from the middle level, L // 2, and so values are -1 .. 1 for odd L, -1 .. 1 - 2/L for even."""
 
+    fewest: ClassVar[int] = 3
     epsilon: float
 
     def position(self, z: jax.Array, levels: np.ndarray) -> jax.Array:
@@ -68,6 +71,8 @@ class ArctanhBound(_Centred):
 
 class _Symmetric:
     """Positions count from the lowest level, and values are -1 .. 1 for every L."""
+
+    fewest: ClassVar[int] = 2
 
     def position(self, z: jax.Array, levels: np.ndarray) -> jax.Array:
         return (self.squash(z) + 1) / 2 * (levels - 1).astype(np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 
 from vqdit.errors import UserError
 from vqdit.tokenizers.quantizers.base import OneCode, Quantized, check_latents, known_codes, usage_metrics
-from vqdit.tokenizers.quantizers.bounds import Bound, ClippedBound, SymmetricBound, TangentBound
+from vqdit.tokenizers.quantizers.bounds import Bound, ClippedBound, TangentBound
 from vqdit.tokenizers.quantizers.estimators import carry
 
 
@@ -37,10 +37,10 @@ class FiniteScalarQuantizer(OneCode, nn.Module):
     noise: float = 0.0
 
     def __post_init__(self):
-        fewest = 2 if isinstance(self.bound, SymmetricBound | ClippedBound) else 3
+        fewest = self.bound.fewest
         if not self.scalar_levels or min(self.scalar_levels) < fewest:
             raise UserError(f'scalar_levels {self.scalar_levels} must name at least {fewest} levels for every dimension'
-                            f'{"; 2 need bound=SymmetricBound()" if fewest == 3 else ""}')
+                            f' with {self.bound}; 2 need bound="symmetric"')
         if math.prod(self.scalar_levels) >= 2**31:
             raise UserError(f'scalar_levels {self.scalar_levels} make more codes than int32 holds; use fewer')
         super().__post_init__()
@@ -64,7 +64,7 @@ class FiniteScalarQuantizer(OneCode, nn.Module):
     def prepare_residual(self, z: jax.Array) -> jax.Array:
         """`z` softly within [-c, c], c = 1 + 1 / (L - 1): as far as the levels and half a step beyond."""
         if not isinstance(self.bound, ClippedBound):
-            raise UserError('the levels of a residual quantizer of scalars need bound=ClippedBound(); '
+            raise UserError('the levels of a residual quantizer of scalars need bound="clipped"; '
                             'a residual is not squashed again')
         reach = 1 + 1 / (self._along(z.ndim, self.scalar_levels) - 1).astype(np.float32)
         return jnp.tanh(z / reach) * reach

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vqdit.errors import UserError
 from vqdit.tokenizers.quantizers.base import HIGHEST, Quantized, Quantizer, check_latents
@@ -92,9 +93,13 @@ class MultiScale(Wrapper, nn.Module):
         grown = cubic(vectors, self.grids[-1])
         if not self.mixers:
             return grown
-        place = scale / max(len(self.grids) - 1, 1)
-        mixer = min(int(place * self.mixers), self.mixers - 1)
-        return (grown + self.convolutions[mixer](grown)) / 2
+        return (grown + self.convolutions[self._mixer(scale)](grown)) / 2
+
+    def _mixer(self, scale: int) -> int:
+        """The convolution whose place between the first scale and the last is nearest, as VAR spaces them."""
+        edge = 1 / (3 if self.mixers == 4 else 2) / self.mixers
+        places = np.linspace(edge, 1 - edge, self.mixers)
+        return int(np.argmin(np.abs(places - scale / max(len(self.grids) - 1, 1))))
 
 
 def _pooled(residual: jax.Array, mask: jax.Array | None, grid: Sequence[int]) -> tuple[jax.Array, jax.Array | None]:

@@ -60,9 +60,9 @@ class Residual(Several, nn.Module):
         residual, total, outs, codes = z, jnp.zeros_like(z), [], []
         for level, quantizer in enumerate(self.quantizers):
             present = kept > level
-            counted = self._counted(z, mask, present, started, level, train)
+            counted = self._counted(mask, present, started, level, train)
             scale = self._scale(level)
-            out = quantizer(_divided(residual, scale), train=train, mask=counted, key=nth_key(key, level))
+            out = quantizer(residual / _along(scale, residual.ndim), train=train, mask=counted, key=nth_key(key, level))
             vectors = jnp.where(present[..., None], _scaled(out.vectors, scale), 0.0)
             residual, total = residual - jax.lax.stop_gradient(vectors), total + vectors
             outs.append(out)
@@ -102,7 +102,8 @@ class Residual(Several, nn.Module):
         kept = jnp.where(few, jax.random.randint(draw, shape[:1], 1, depth + 1), depth)
         return jnp.broadcast_to(kept.reshape(-1, *(1,) * (len(shape) - 1)), shape)
 
-    def _counted(self, z, mask, present: jax.Array, started, level: int, train: bool) -> jax.Array | None:
+    def _counted(self, mask: jax.Array | None, present: jax.Array, started: jax.Array | int, level: int,
+                 train: bool) -> jax.Array | None:
         """Which tokens count in this level."""
         if not train or level == 0 or not (self.dropout or self.delay):
             return mask
@@ -119,8 +120,8 @@ def _scaled(vectors: jax.Array, scale: np.ndarray) -> jax.Array:
     if np.all(scale == 1):
         return vectors
     # Not fused into the sum, whose rounding would then depend on what surrounds it.
-    return jax.lax.optimization_barrier(vectors * scale.reshape((1,) * (vectors.ndim - 1) + (-1,)))
+    return jax.lax.optimization_barrier(vectors * _along(scale, vectors.ndim))
 
 
-def _divided(residual: jax.Array, scale: np.ndarray) -> jax.Array:
-    return residual / scale.reshape((1,) * (residual.ndim - 1) + (-1,))
+def _along(scale: np.ndarray, rank: int) -> np.ndarray:
+    return scale.reshape((1,) * (rank - 1) + (-1,))
