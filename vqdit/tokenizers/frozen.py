@@ -59,7 +59,7 @@ class LearnedTokenizer:
     def spec(self) -> TokenSpec:
         quantizer = self.autoencoder.quantizer
         grid = grid_of(self.front_end.size, self.autoencoder.patch, len(self.autoencoder.widths))
-        return TokenSpec(grid, quantizer.num_codes, quantizer.levels, quantizer.radices)
+        return TokenSpec(quantizer.token_grid(grid), quantizer.num_codes, quantizer.levels, quantizer.radices)
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""

@@ -16,7 +16,7 @@ from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.autoencoder import Autoencoder
 from vqdit.tokenizers.frozen import FrontEnd, LearnedTokenizer
 from vqdit.tokenizers.pixels import Pixels
-from vqdit.tokenizers.quantizers import QUANTIZERS
+from vqdit.tokenizers.quantizers import build_quantizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.spectrogram import LogMel
 
@@ -39,9 +39,7 @@ def build_learned_tokenizer(config: ConfigDict, modality: str) -> LearnedTokeniz
     """The untrained tokenizer of a modality, from `config.tokenizers` and the data's size in `config.data`."""
     section = config.tokenizers[modality]
     front_end = _front_end(config, modality)
-    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v
-                               for k, v in section.quantizer.items()}
-    quantizer = choose(QUANTIZERS, options.pop('name'), f'tokenizers.{modality}.quantizer.name')(**options)
+    quantizer = build_quantizer(section.quantizer.to_dict(), f'tokenizers.{modality}.quantizer')
     patch = (section.patch,) * len(front_end.size)
     autoencoder = Autoencoder(quantizer, front_end.channels, tuple(section.widths), section.blocks, patch)
     return LearnedTokenizer(front_end, autoencoder, section.absolute_weight, section.squared_weight)
