@@ -1,4 +1,4 @@
-import zlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +26,23 @@ def _abstract(model):
     return jax.eval_shape(model.init, jax.random.key(0), *inputs)['params']
 
 
-@pytest.fixture(scope='module')
-def params():
+@functools.cache
+def _params():
     """Parameters with nothing at zero, so that every path carries a signal."""
-    fresh = _model().init(jax.random.key(1), _latents(), TIMES, LABELS)
-    key = lambda path: jax.random.key(zlib.crc32(str(path).encode()) % 2**31)
-    noise = lambda path, leaf: leaf + 0.1 * jax.random.normal(key(path), leaf.shape)
-    return jax.tree_util.tree_map_with_path(noise, fresh)
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.2 * rng.normal(size=leaf.shape), jnp.float32), _abstract(_model()))
+
+
+@functools.cache
+def _compiled(**options):
+    return jax.jit(lambda params, *inputs: _model(**options).apply({'params': params}, *inputs))
+
+
+@functools.cache
+def _slope(**options):
+    """The gradient of a loss on everything."""
+    loss = lambda params: jnp.sum(jnp.sin(_model(**options).apply({'params': params}, _latents(), TIMES, LABELS)))
+    return jax.jit(jax.grad(loss))(_params())
 
 
 @pytest.mark.parametrize(('name', 'pixels', 'width', 'depth', 'patch'), [
@@ -52,17 +62,13 @@ def test_xl_2_has_the_published_number_of_parameters():
 
 
 def test_a_fresh_model_predicts_zero_and_its_blocks_are_the_identity():
-    fresh = _model().init(jax.random.key(0), _latents(), TIMES, LABELS)
-    assert not np.any(_model().apply(fresh, _latents(), TIMES, LABELS))
-    assert not np.any(fresh['params']['blocks']['modulation']['kernel'])
-    # With an identity for a head, two depths that share nothing but their ends agree.
-    shallow = _model(depth=1).init(jax.random.key(5), _latents(), TIMES, LABELS)
-    for tree in (fresh, shallow):
-        tree['params']['head']['kernel'] = jnp.eye(16, 32)
-    shallow['params'] |= {name: fresh['params'][name] for name in ('patches', 'labels', 'time_in', 'time_out')}
-    deep = _model().apply(fresh, _latents(), TIMES, LABELS)
-    np.testing.assert_array_equal(deep, _model(depth=1).apply(shallow, _latents(), TIMES, LABELS))
-    assert np.any(deep)
+    fresh = jax.jit(_model().init)(jax.random.key(0), _latents(), TIMES, LABELS)['params']
+    assert not np.any(_compiled()(fresh, _latents(), TIMES, LABELS))
+    fresh['head']['kernel'] = jnp.eye(16, 32)
+    output = _compiled()(fresh, _latents(), TIMES, LABELS)
+    scrambled = jax.tree.map(lambda leaf: leaf + 1.0, fresh['blocks']) | {'modulation': fresh['blocks']['modulation']}
+    np.testing.assert_array_equal(output, _compiled()(fresh | {'blocks': scrambled}, _latents(), TIMES, LABELS))
+    assert np.any(output)
 
 
 def test_positions_tell_columns_first():
@@ -102,46 +108,43 @@ def test_attention_is_the_same_by_any_implementation():
 
 
 @pytest.mark.parametrize('options', [{'remat': 'full'}, {'remat': 'dots', 'unroll': 2}])
-def test_remat_and_unrolled_layers_change_no_gradient(params, options):
-    def slope(model):
-        loss = lambda p: jnp.sum(jnp.sin(model.apply(p, _latents(), TIMES, LABELS)))
-        return jax.jit(jax.grad(loss))(params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4), slope(_model()),
-                 slope(_model(**options)))
+def test_remat_and_unrolled_layers_change_no_gradient(options):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4), _slope(), _slope(**options))
 
 
-def test_all_parameters_learn_but_the_positions(params):
-    loss = lambda p: jnp.sum(jnp.sin(_model().apply(p, _latents(), TIMES, LABELS)))
-    slopes = jax.jit(jax.grad(loss))(params)['params']
+def test_all_parameters_learn_but_the_positions():
+    slopes = dict(_slope())
     assert not np.any(slopes.pop('positions'))
     assert np.array_equal(np.any(slopes.pop('labels')['embedding'] != 0, axis=1), [True, False, True, True])
-    assert all(np.abs(leaf).max(axis=tuple(range(1, leaf.ndim))).all() for leaf in jax.tree.leaves(slopes['blocks']))
+    slopes = jax.tree.map(np.asarray, slopes)
+    assert all(np.any(layer) for leaf in jax.tree.leaves(slopes['blocks']) for layer in leaf)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(slopes))
 
 
-def test_both_directions_of_differentiation_agree(params):
-    """<u, J v> = <J^T u, v>: losses that differentiate forward through the network, in time, work too."""
+def test_both_directions_of_differentiation_agree():
+    """<u, J v> = <J^T u, v>: losses that differentiate forward through the network work too."""
+    @jax.jit
+    def both(u, v, *point):
+        model = lambda x, t: _model().apply({'params': _params()}, x, t, LABELS)
+        backward = jax.vjp(model, *point)[1](u)
+        return jnp.vdot(u, jax.jvp(model, point, v)[1]), sum(jnp.vdot(a, b) for a, b in zip(backward, v))
     rng = np.random.default_rng(1)
-    model = lambda x, t: _model().apply(params, x, t, LABELS)
-    point = _latents(), TIMES / 1000
-    v = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), point)
-    output, forward = jax.jvp(model, point, v)
-    u = jnp.asarray(rng.normal(size=output.shape), jnp.float32)
-    backward = jax.vjp(model, *point)[1](u)
-    assert float(jnp.vdot(u, forward)) == pytest.approx(sum(float(jnp.vdot(a, b)) for a, b in zip(backward, v)), rel=1e-4)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    forward, backward = both(draw(3, 4, 6, 8), (draw(3, 4, 6, 4), draw(3)), _latents(), TIMES / 1000)
+    assert float(forward) == pytest.approx(float(backward), rel=1e-4)
 
 
-def test_images_labels_and_times_do_not_mix(params):
-    whole = _model().apply(params, _latents(), TIMES, LABELS)
-    alone = _model().apply(params, _latents()[1:2], TIMES[1:2], LABELS[1:2])
-    np.testing.assert_allclose(whole[1:2], alone, atol=1e-5)
+def test_images_do_not_see_each_other_but_their_labels_and_times():
+    whole = _compiled()(_params(), _latents(), TIMES, LABELS)
+    lone = _latents().at[::2].set(0.0), TIMES.at[::2].set(1.0), LABELS.at[::2].set(1)
+    np.testing.assert_allclose(whole[1], _compiled()(_params(), *lone)[1], atol=1e-5)
     for other in ((TIMES[::-1], LABELS), (TIMES, LABELS[::-1])):
-        assert np.abs(whole - _model().apply(params, _latents(), *other))[0].max() > 1e-3
+        assert np.abs(whole - _compiled()(_params(), _latents(), *other))[0].max() > 1e-3
 
 
-def test_bfloat16_computes_near_float32_and_answers_in_float32(params):
-    full = _model().apply(params, _latents(), TIMES, LABELS)
-    half = _model(dtype=jnp.bfloat16).apply(params, _latents(), TIMES, LABELS)
+def test_bfloat16_computes_near_float32_and_answers_in_float32():
+    full = _compiled()(_params(), _latents(), TIMES, LABELS)
+    half = _compiled(dtype=jnp.bfloat16)(_params(), _latents(), TIMES, LABELS)
     assert half.dtype == jnp.float32
     np.testing.assert_allclose(half, full, atol=0.05 * float(jnp.abs(full).max()))
 
