@@ -82,9 +82,9 @@ def test_positions_tell_columns_first():
 
 
 def test_timestep_features():
-    features = np.asarray(timestep_features(jnp.asarray([0.0, 7.0]), count=6, max_period=1000.0))
+    features = np.asarray(timestep_features(jnp.asarray([0.0, 7.0]), count=6, steps=4))
     np.testing.assert_array_equal(features[0], [1, 1, 1, 0, 0, 0])
-    angles = np.array([7.0, 0.7, 0.07])
+    angles = 7.0 * 10_000.0 ** -np.array([0, 0.25, 0.5])
     np.testing.assert_allclose(features[1], np.concatenate([np.cos(angles), np.sin(angles)]), atol=1e-6)
 
 

@@ -20,11 +20,11 @@ from vqdit.interop.safetensors_file import write_safetensors
 from vqdit.interop.weights import StateDict, read_weights
 from vqdit.models.dit import PUBLISHED, SIZES, DiT, sine_cosine_positions
 
-DIFFUSERS_PERIOD = 10_000.0 ** (128 / 127)
-"""diffusers lets the slowest of the 128 frequencies be exactly 1e-4, where the original stops one short of it.
+DIFFUSERS_STEPS = 127
+"""diffusers lets the slowest of the 128 frequencies of the time be 1e-4; the original stops one step short of it.
 
-The weights that facebookresearch published were trained with the original's 10,000, also where they are offered in the
-layout of diffusers.
+The weights that facebookresearch published were trained with the original's 128 steps, also where they are offered in
+the layout of diffusers: `import_dit(folder, frequency_steps=128)` gives them what they were trained with.
 """
 
 DIFFUSERS_WEIGHTS = 'diffusion_pytorch_model.safetensors'
@@ -106,9 +106,9 @@ def export_diffusers(folder: str | Path, model: DiT, params: Tree) -> None:
     params = _numpy(params)
     if model.size[0] != model.size[1]:
         raise UserError(f'diffusers knows square latents only, not {model.size}; export under the original names')
-    if not math.isclose(model.max_period, DIFFUSERS_PERIOD):
-        raise UserError(f'diffusers computes the timestep features with max_period {DIFFUSERS_PERIOD}, this network '
-                        f'with {model.max_period}; export under the original names, or a model cloned with that period')
+    if model.frequency_steps != DIFFUSERS_STEPS:
+        raise UserError(f'diffusers computes the timestep features with frequency_steps {DIFFUSERS_STEPS}, here are '
+                        f'{model.frequency_steps}; export under the original names, or a clone with that number')
     if not np.allclose(params['positions'], sine_cosine_positions(model.grid, model.width), atol=1e-5):
         raise UserError('diffusers has no room for positions other than sines and cosines; '
                         'export under the original names')
@@ -175,11 +175,12 @@ def _model_of_config(path: Path, options: dict[str, Any]) -> DiT:
         found = {'size': (config['sample_size'],) * 2, 'channels': channels, 'patch': config['patch_size'],
                  'out_channels': config['out_channels'] or channels, 'width': heads * config['attention_head_dim'],
                  'depth': config['num_layers'], 'heads': heads, 'classes': config['num_embeds_ada_norm']}
-        if not all(type(number) is int and 0 < number <= 2**20 for number in jax.tree.leaves(found)):
+        numbers = (config['sample_size'], *(found[name] for name in found if name != 'size'))
+        if not all(type(number) is int and 0 < number <= 2**20 for number in numbers):
             raise ValueError(f'sizes {found}')
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f'{path} is no config of a DiTTransformer2DModel ({error})') from error
-    return DiT(**(found | {'max_period': DIFFUSERS_PERIOD} | options))
+    return DiT(**(found | {'frequency_steps': DIFFUSERS_STEPS} | options))
 
 
 def _config_of_model(model: DiT) -> dict[str, Any]:

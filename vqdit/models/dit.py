@@ -30,13 +30,15 @@ def sine_cosine_positions(grid: tuple[int, int], width: int) -> np.ndarray:
     return np.concatenate([wave(half) for half in halves for wave in (np.sin, np.cos)], axis=1).astype(np.float32)
 
 
-def timestep_features(timesteps: jax.Array, count: int = 256, max_period: float = 10_000.0) -> jax.Array:
-    """Cosines, then sines, of timesteps [B] at `count / 2` frequencies from 1 towards 1 / max_period: fp32 [B, count].
+def timestep_features(timesteps: jax.Array, count: int = 256, steps: int = 128) -> jax.Array:
+    """Cosines, then sines, of timesteps [B] at `count / 2` frequencies, `steps` of which lead from 1 to 1e-4.
 
-    Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
+    fp32 [B, count]; Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
     """
-    frequencies = max_period ** -(np.arange(count // 2) / (count // 2))
-    angles = timesteps.astype(jnp.float32)[:, None] * frequencies.astype(np.float32)[None]
+    # The exponents are rounded to fp32 as in the networks that were published: timesteps of 999 magnify every digit.
+    exponents = np.float32(-np.log(10_000)) * np.arange(count // 2, dtype=np.float32) / np.float32(steps)
+    frequencies = np.exp(exponents, dtype=np.float64).astype(np.float32)
+    angles = timesteps.astype(jnp.float32)[:, None] * frequencies[None]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
@@ -55,7 +57,7 @@ class DiT(nn.Module):
         patch: side of the blocks of latents that become one token.
         width, depth, heads: of the trunk.
         classes: how many labels there are; the label `classes` stands for none (classifier-free guidance).
-        max_period: of the timestep features; see `timestep_features`.
+        frequency_steps: of the timestep features, see `timestep_features`; 127 in diffusers.
         remat: what the backward pass computes again; see `blocks.stack_of_blocks`.
         unroll: blocks in one iteration of the scan over the depth.
         dtype: of the computation; parameters, norms, timestep features and the result are fp32.
@@ -73,7 +75,7 @@ class DiT(nn.Module):
     depth: int = 28
     heads: int = 16
     classes: int = 1000
-    max_period: float = 10_000.0
+    frequency_steps: int = 128
     remat: str = 'none'
     unroll: int = 1
     dtype: jnp.dtype = jnp.float32
@@ -117,7 +119,7 @@ class DiT(nn.Module):
     def _condition(self, timesteps: jax.Array, labels: jax.Array) -> jax.Array:
         def dense(name: str) -> nn.Module:
             return nn.Dense(self.width, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype, name=name)
-        features = timestep_features(timesteps, max_period=self.max_period)
+        features = timestep_features(timesteps, steps=self.frequency_steps)
         time = dense('time_out')(nn.silu(dense('time_in')(features)))
         table = nn.Embed(self.classes + 1, self.width, embedding_init=nn.initializers.normal(0.02), dtype=self.dtype,
                          name='labels')
