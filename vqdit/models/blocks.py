@@ -119,17 +119,16 @@ class Block(nn.Module):
 REMAT_POLICIES: Sequence[str] = ('none', 'full', 'dots')
 
 
-def stack_of_blocks(depth: int, remat: str, unroll: int = 1, **options) -> nn.Module:
-    """`depth` blocks under one `lax.scan`, `unroll` of them in an iteration.
+def stack_of_blocks(depth: int, remat: str, unroll: int = 1, block: type[nn.Module] = Block, **options) -> nn.Module:
+    """`depth` blocks under one `lax.scan`, `unroll` of them in an iteration; all share the arguments after `x`.
 
     `remat` says what the backward pass computes again: "none" keeps all activations, "full" keeps only block inputs,
     "dots" keeps matmul results.
     """
-    block = Block
     if remat != 'none':
         policies = jax.checkpoint_policies
         policy = policies.nothing_saveable if remat == 'full' else policies.dots_with_no_batch_dims_saveable
-        block = nn.remat(Block, policy=policy, prevent_cse=False)
+        block = nn.remat(block, policy=policy, prevent_cse=False)
     scanned = nn.scan(block, variable_axes={'params': 0}, split_rngs={'params': True}, length=depth,
-                      in_axes=(nn.broadcast, nn.broadcast), unroll=unroll)
+                      in_axes=nn.broadcast, unroll=unroll)
     return scanned(**options, name='blocks')
