@@ -31,7 +31,7 @@ def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
         rest = int(-np.prod(sizes))
         sizes[sizes.index(-1)] = max(count // max(rest, 1), 1)
     used = int(np.prod(sizes))
-    if min(sizes) < 1 or used > count or -1 in config.values() and used != count:
+    if min(sizes) < 1 or used > count or (-1 in config.values() and used != count):
         raise UserError(f'a mesh of data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does not fit '
                         f'the {count} visible devices; set one axis to -1 and let the others divide {count}')
     if jax.process_count() > 1 and used != count:
