@@ -15,6 +15,7 @@ from vqdit import __version__
 from vqdit.command import run
 from vqdit.data.preprocess import read_formats
 from vqdit.diffusion.clock import Task
+from vqdit.diffusion.samplers.ordered import SURENESS
 from vqdit.errors import UserError
 from vqdit.generation.given import parse_given, read_given
 from vqdit.generation.outputs import empty_folder, new_folder, write_samples
@@ -29,7 +30,7 @@ SEED = flags.DEFINE_integer('seed', 0, 'equal seeds give equal samples', lower_b
 STEPS = flags.DEFINE_integer('steps', None, "steps of the sampler; the config's by default", lower_bound=1)
 GUIDANCE = flags.DEFINE_float('guidance', None, 'pull towards what is given; 1 is none')
 TEMPERATURE = flags.DEFINE_float('temperature', None, 'below 1: likelier and less varied', lower_bound=0.0)
-ORDER = flags.DEFINE_enum('order', None, ['random', 'confidence'], 'which tokens are generated first')
+ORDER = flags.DEFINE_enum('order', None, ['random', *SURENESS, 'confidence'], 'which tokens are generated first')
 OUT = flags.DEFINE_string('out', None, 'empty folder for the files; the next of WORKDIR/samples/ by default')
 
 
