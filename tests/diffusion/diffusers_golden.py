@@ -62,14 +62,13 @@ def _run_flow(scheduler, steps):
 
 
 def _quantised(steps=10, codes=5):
-    """VQDiffusionScheduler: cumulative chances and the log-posteriors of the steps 3 and 9, from random log p(x)."""
+    """VQDiffusionScheduler: the posteriors of the steps 3 and 9, from random p(x)."""
     import torch
     from diffusers import VQDiffusionScheduler
     scheduler = VQDiffusionScheduler(num_vec_classes=codes + 1, num_train_timesteps=steps)
     p = np.random.default_rng(0).dirichlet(np.ones(codes), size=codes + 1)
     z = torch.arange(codes + 1)[None]
-    found = {'codes': codes, 'p': p.tolist(), 'kept': np.exp(scheduler.log_cumprod_at.numpy()).tolist(),
-             'masked': np.exp(scheduler.log_cumprod_ct.numpy()).tolist()}
+    found = {'codes': codes, 'p': p.tolist()}
     for t in (3, 9):
         log_p = scheduler.q_posterior(torch.log(torch.tensor(p.T[None])), z, torch.tensor(t))
         found[f'step {t}'] = np.exp(log_p[0].numpy().T).tolist()

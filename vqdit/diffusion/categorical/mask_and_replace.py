@@ -53,8 +53,9 @@ class MaskAndReplace:
     held: tuple[float, float] = (SMALLEST_TIME, LARGEST_TIME)
 
     def __post_init__(self):
-        end = jnp.ones(())
-        left = float(self.masking.alpha(end) * self.replacing.kept(end))
+        with jax.ensure_compile_time_eval():
+            end = jnp.ones(())
+            left = float(self.masking.alpha(end) * self.replacing.kept(end))
         if abs(left) > 1e-6:
             raise UserError(f'{left:.2g} of every token is left at noise level 1; choose a schedule that ends at 0')
 
