@@ -111,12 +111,14 @@ class MovingAverageCodebook(TrackedCodebook):
 
     def _move(self, decay: jax.Array, sums: jax.Array) -> None:
         self.sums.value = decay * self.sums.value + (1 - decay) * sums
+        total = self.counts.value.sum()
+        smoothed = (self.counts.value + self.smoothing) / (total + self.num_codes * self.smoothing) * total
+        moved = self.metric.values(self.sums.value / jnp.maximum(smoothed, 1e-12)[:, None])
+        self.codes.value = jnp.where(decay < 1, moved, self.codes.value)
 
     def _put(self, which: jax.Array, vectors: jax.Array, counts: jax.Array) -> None:
         self.sums.value = jnp.where(which[:, None], vectors * counts[:, None], self.sums.value)
-        total = self.counts.value.sum()
-        smoothed = (self.counts.value + self.smoothing) / (total + self.num_codes * self.smoothing) * total
-        self.codes.value = self.metric.values(self.sums.value / jnp.maximum(smoothed, 1e-12)[:, None])
+        self.codes.value = jnp.where(which[:, None], vectors, self.codes.value)
 
 
 class GradientCodebook(TrackedCodebook):
