@@ -45,7 +45,7 @@ def test_a_sound_config_passes():
     ('tokenizers.image.quantizer.name', 'finit_scalar', 'finite_scalar'),
     ('tokenizers.image.patch', 5, 'not divisible by the tokenizer strides'),
     ('diffusion.training.batch_size', 12, 'batch_size 12 is not divisible by 8'),
-    ('mesh.data', 3, 'visible devices'),
+    ('mesh.data', 64, 'visible devices'),
     ('data.source', 'wrld', 'world'),
 ])
 def test_mistakes_are_found_before_anything_is_written(path, value, said):
