@@ -1,4 +1,4 @@
-import zlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,16 @@ def _inputs(batch=2, seed=0):
     return jnp.asarray(codes, jnp.int32), jnp.asarray(rng.random(codes.shape), jnp.float32)
 
 
-def _awake(model, seed=1):
+@functools.cache
+def _awake():
     """Parameters with nothing at zero, so that every path carries a signal."""
-    params = model.init(jax.random.key(seed), *_inputs())
-    key = lambda path: jax.random.key(zlib.crc32(str(path).encode()) % 2**31)
-    noise = lambda path, leaf: leaf + 0.1 * jax.random.normal(key(path), leaf.shape)
-    return jax.tree_util.tree_map_with_path(noise, params)
+    params = jax.jit(_model().init)(jax.random.key(1), *_inputs())
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape, np.float32), params)
+
+
+def _apply(params, inputs, **options):
+    return jax.jit(_model(**options).apply)(params, *inputs)
 
 
 @pytest.mark.parametrize(('spec', 'patch'), [(TokenSpec((4, 6), 5), 2), (TokenSpec((8,), 5, levels=3), 4),
@@ -44,7 +48,7 @@ def test_fold_is_undone(spec, patch):
 
 def test_an_untrained_model_knows_nothing():
     """Gates and heads start at zero: uniform logits, whatever stands in the input."""
-    logits = _model().apply(_model().init(jax.random.key(0), *_inputs()), *_inputs())
+    logits = _apply(jax.jit(_model().init)(jax.random.key(0), *_inputs()), _inputs())
     assert {name: part.shape for name, part in logits.items()} == {
         'image': (2, 16, 7), 'audio': (2, 8, 5), 'text': (2, 3, 9)}
     assert all(float(jnp.abs(part).max()) == 0 for part in logits.values())
@@ -52,42 +56,48 @@ def test_an_untrained_model_knows_nothing():
 
 def test_every_token_and_its_clock_reach_every_modality():
     """Joint attention by gradients: the logits of each modality depend on the embedding of every other's tokens."""
-    model = _model()
-    params, (codes, clock) = _awake(model), _inputs()
+    params, (codes, clock) = _awake(), _inputs()
+    logits = jax.jit(lambda clock: _model().apply(params, codes, clock))
+    _, pull = jax.vjp(logits, clock)
+    # Sums of the logits of one modality, one after the other.
+    ones = jax.tree.map(jnp.ones_like, logits(clock))
     for name in LAYOUT.modalities:
-        slope = jax.grad(lambda t, name=name: jnp.sum(jnp.sin(model.apply(params, codes, t)[name])))(clock)
-        assert (np.abs(np.asarray(slope)) > 0).all()
+        chosen = {other: weight * (other == name) * jnp.arange(1.0, weight.size + 1).reshape(weight.shape)
+                  for other, weight in ones.items()}
+        assert (np.abs(np.asarray(pull(chosen)[0])) > 0).all()
     changed = codes.at[:, -1].set((codes[:, -1] + 1) % 9)
-    before, after = model.apply(params, codes, clock), model.apply(params, changed, clock)
+    before, after = _apply(params, (codes, clock)), _apply(params, (changed, clock))
     assert all(float(jnp.abs(before[name] - after[name]).max()) > 0 for name in LAYOUT.modalities)
 
 
 def test_examples_do_not_see_each_other():
-    model = _model()
-    params, (codes, clock) = _awake(model), _inputs(4)
-    whole, alone = model.apply(params, codes, clock), model.apply(params, codes[1:2], clock[1:2])
+    params, (codes, clock) = _awake(), _inputs(4)
+    whole, alone = _apply(params, (codes, clock)), _apply(params, (codes[1:2], clock[1:2]))
     for name in LAYOUT.modalities:
         np.testing.assert_allclose(whole[name][1:2], alone[name], atol=1e-5)
 
 
 @pytest.mark.parametrize('remat', ['full', 'dots'])
 def test_remat_changes_memory_not_gradients(remat):
-    params, (codes, clock) = _awake(_model()), _inputs()
-    slope = lambda model: jax.grad(lambda p: sum(jnp.sum(x**2) for x in model.apply(p, codes, clock).values()))(params)
+    inputs = _inputs()
+
+    def slope(model):
+        return jax.jit(jax.grad(lambda p: sum(jnp.sum(x**2) for x in model.apply(p, *inputs).values())))(_awake())
+
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-4), slope(_model()),
                  slope(_model(remat=remat)))
 
 
 def test_unrolled_layers_compute_the_same():
-    params = _awake(_model())
-    for name, logits in _model().apply(params, *_inputs()).items():
-        np.testing.assert_allclose(_model(unroll=2).apply(params, *_inputs())[name], logits, atol=1e-5)
+    unrolled = _apply(_awake(), _inputs(), unroll=2)
+    for name, logits in _apply(_awake(), _inputs()).items():
+        np.testing.assert_allclose(unrolled[name], logits, atol=1e-5)
 
 
 def test_gates_start_where_they_are_told():
     """At zero the trunk is the identity, and only the embeddings reach the heads."""
     inputs = _inputs()
-    trunk = lambda gate: _model(gate=gate).init(jax.random.key(0), *inputs)['params']['blocks']['modulation_table']
+    trunk = lambda gate: jax.jit(_model(gate=gate).init)(jax.random.key(0), *inputs)['params']['blocks']['modulation_table']
     np.testing.assert_array_equal(trunk(0.0), 0.0)
     shift1, scale1, gate1, shift2, scale2, gate2 = np.split(np.asarray(trunk(0.5)), 6, axis=-1)
     assert not (shift1.any() or scale1.any() or shift2.any() or scale2.any())
@@ -95,8 +105,7 @@ def test_gates_start_where_they_are_told():
 
 
 def test_bfloat16_computes_near_float32_and_answers_in_float32():
-    params, inputs = _awake(_model()), _inputs()
-    full, half = _model().apply(params, *inputs), _model(dtype=jnp.bfloat16).apply(params, *inputs)
+    full, half = _apply(_awake(), _inputs()), _apply(_awake(), _inputs(), dtype=jnp.bfloat16)
     for name in LAYOUT.modalities:
         assert half[name].dtype == jnp.float32
         np.testing.assert_allclose(half[name], full[name], atol=0.15)

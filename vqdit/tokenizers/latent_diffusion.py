@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vqdit.tokenizers.quantizers.vector import nearest_code
+from vqdit.tokenizers.quantizers.nearest import nearest_code
 
 
 def _conv(width: int, name: str) -> nn.Module:
