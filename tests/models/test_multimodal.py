@@ -97,7 +97,11 @@ def test_unrolled_layers_compute_the_same():
 def test_gates_start_where_they_are_told():
     """At zero the trunk is the identity, and only the embeddings reach the heads."""
     inputs = _inputs()
-    trunk = lambda gate: jax.jit(_model(gate=gate).init)(jax.random.key(0), *inputs)['params']['blocks']['modulation_table']
+
+    def trunk(gate):
+        params = jax.jit(_model(gate=gate).init)(jax.random.key(0), *inputs)['params']
+        return params['blocks']['modulation_table']
+
     np.testing.assert_array_equal(trunk(0.0), 0.0)
     shift1, scale1, gate1, shift2, scale2, gate2 = np.split(np.asarray(trunk(0.5)), 6, axis=-1)
     assert not (shift1.any() or scale1.any() or shift2.any() or scale2.any())
