@@ -13,6 +13,11 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file comes first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name != 'test_end_to_end.py')
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """The folder of small real data beside the checkout; tests that need it skip without it."""

@@ -33,7 +33,7 @@ def test_a_patch_is_a_block_of_neighbours():
 def test_decoding_codes_is_decoding_vectors_bit_for_bit(rank):
     model = _small(rank)
     x = jax.random.normal(jax.random.key(0), (2, *SIZES[rank], 3))
-    variables = model.init(jax.random.key(1), x)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
     codes = model.apply(variables, x, method='encode')
     assert codes.shape == (2, *grid_of(SIZES[rank], (2,) * rank, 2), 1)
     assert codes.dtype == jnp.int32
@@ -45,7 +45,7 @@ def test_decoding_codes_is_decoding_vectors_bit_for_bit(rank):
 def test_an_item_does_not_depend_on_its_batch():
     model = _small(2)
     x = jax.random.normal(jax.random.key(0), (4, *SIZES[2], 3))
-    variables = model.init(jax.random.key(1), x)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
     whole = model.apply(variables, x, method='encode')
     alone = model.apply(variables, x[2:3], method='encode')
     np.testing.assert_array_equal(whole[2:3], alone)
@@ -54,7 +54,7 @@ def test_an_item_does_not_depend_on_its_batch():
 def test_codebook_state_is_handed_back():
     model = _small(2, VectorQuantizer(num_codes=8, dimension=4))
     x = jax.random.normal(jax.random.key(0), (2, *SIZES[2], 3))
-    variables = model.init(jax.random.key(1), x)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
     assert not bool(variables['codebook']['quantizer']['initialised'])
     _, changed = model.apply(variables, x, train=True, key=jax.random.key(2), mutable=['codebook'])
     assert bool(changed['codebook']['quantizer']['initialised'])
@@ -63,7 +63,7 @@ def test_codebook_state_is_handed_back():
 def test_every_parameter_of_encoder_and_decoder_learns():
     model = _small(2)
     x = jax.random.normal(jax.random.key(0), (2, *SIZES[2], 3))
-    variables = model.init(jax.random.key(1), x)
+    variables = jax.jit(model.init)(jax.random.key(1), x)
     # The last convolution of a block starts at zero, which hides what lies before it for one step.
     variables = jax.tree.map(lambda v: v + 0.05, variables)
     gradient = jax.grad(lambda v: jnp.mean((model.apply(v, x).output - x) ** 2))(variables)
@@ -77,6 +77,6 @@ def test_sizes_that_do_not_divide_are_refused():
 
 def test_wrong_channels_are_refused_at_trace_time():
     model = _small(2)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, *SIZES[2], 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *SIZES[2], 3)))
     with pytest.raises(AssertionError):
         model.apply(variables, jnp.zeros((1, *SIZES[2], 1)))
