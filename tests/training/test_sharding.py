@@ -6,7 +6,7 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from vqdit.errors import UserError
-from vqdit.training.sharding import check_batch, make_mesh, place_batch, tree_shardings
+from vqdit.training.sharding import check_batch, fixed_size, make_mesh, place_batch, tree_shardings
 
 
 def _mesh(data=-1, fsdp=1, tensor=1):
@@ -25,6 +25,10 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes):
 
 def test_fixed_sizes_may_use_the_first_devices_only():
     assert _mesh(2, 2, 1).devices.ravel().tolist() == jax.devices()[:4]
+
+
+def test_only_stated_sizes_say_how_many_devices_are_used():
+    assert [fixed_size(ConfigDict({'data': data, 'fsdp': 2, 'tensor': 1})) for data in (-1, 3)] == [0, 6]
 
 
 def test_rules_place_by_path_from_the_last_axis():

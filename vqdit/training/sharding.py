@@ -41,6 +41,11 @@ def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
     return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def fixed_size(config: ml_collections.ConfigDict) -> int:
+    """The devices of a mesh whose sizes are all stated; 0 where an axis takes those that are left."""
+    return 0 if -1 in config.values() else int(np.prod(config.values()))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
