@@ -17,8 +17,8 @@ from vqdit.training.sharding import fixed_size
 
 CONFIG = config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of everything that the run makes', required=True)
-CPU_DEVICES = flags.DEFINE_integer('cpu_devices', 0, 'virtual devices on a CPU; 0 is what the mesh uses, at most one a core',
-                                   lower_bound=0)
+CPU_DEVICES = flags.DEFINE_integer(
+    'cpu_devices', 0, 'virtual devices on a CPU; 0 is what the mesh uses, at most one a core', lower_bound=0)
 
 
 def main() -> None:
