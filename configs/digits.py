@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     })
     config.diffusion.weighting = 'masked'
     config.diffusion.model.update(patches=ConfigDict({'image': 2}), gate=0.5, unroll=4)
-    config.diffusion.training.update(optimizer='muon', steps=9000, batch_size=32, learning_rate=4e-3, ema_decay=0.998)
+    config.diffusion.training.update(optimizer='muon', steps=7000, batch_size=32, learning_rate=4e-3, ema_decay=0.998)
     config.diffusion.sampler.update(steps=32, temperature=0.5, guidance=3.0, batch_size=128)
     config.evaluation.update(scorer='digits', examples=500, examples_of=ConfigDict({'image->text': 10_000}),
                              tasks=('image->text', 'text->image', 'audio->text', 'text->audio'))
