@@ -11,6 +11,8 @@ import jax
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Most of a test is compilation, and what it compiles is small: better soon than fast.
+jax.config.update('jax_disable_most_optimizations', True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
