@@ -4,7 +4,7 @@ import pytest
 
 from vqdit.tokenizers.autoencoder import Autoencoder
 from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer
-from vqdit.tokenizers.health import codebook_health, diagnosis, signal_to_noise
+from vqdit.tokenizers.health import signal_to_noise
 from vqdit.tokenizers.losses import peak_signal_to_noise, reconstruction_loss
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.quantizers import FiniteScalarQuantizer
@@ -52,10 +52,3 @@ def test_losses_are_what_they_say():
     assert float(reconstruction_loss(output, target, 0.0, 3.0)) == pytest.approx(3 * 0.625)
     assert float(peak_signal_to_noise(output, target)) == pytest.approx(10 * np.log10(4 / 0.625), rel=1e-5)
     assert signal_to_noise(np.zeros(4, np.uint8), np.full(4, 10, np.uint8), 255.0) == pytest.approx(28.1308, abs=1e-3)
-
-
-def test_health_in_numbers_and_words():
-    even = codebook_health(np.arange(8), 16)
-    assert even['usage'] == 0.5 and even['perplexity'] == pytest.approx(8) and even['entropy_bits'] == pytest.approx(3)
-    assert diagnosis(even) == 'healthy'
-    assert 'collapsed' in diagnosis(codebook_health(np.zeros(100, int), 16))

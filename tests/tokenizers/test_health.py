@@ -5,15 +5,17 @@ import pytest
 from vqdit.tokenizers.autoencoder import Autoencoder
 from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer
 from vqdit.tokenizers.health import (
+    changed_share,
     codebook_health,
     describe,
     diagnosis,
+    digit_health,
     duplicate_codes,
     quantization_snr,
     tokenizer_health,
 )
 from vqdit.tokenizers.pixels import Pixels
-from vqdit.tokenizers.quantizers import FiniteScalarQuantizer, LookupFreeQuantizer, Residual
+from vqdit.tokenizers.quantizers import FiniteScalarQuantizer, LookupFreeQuantizer, MultiScale, Residual
 
 UNIFORM = codebook_health(np.repeat(np.arange(8), 5), 8)
 
@@ -39,7 +41,7 @@ def test_figures_do_not_depend_on_the_split_into_batches_and_usage_only_grows():
     (codebook_health(np.arange(900) % 4, 1024), 'fewer codes'),
     (codebook_health(np.where(np.arange(900) < 880, 0, np.arange(900)), 1024) | {'perplexity': 3, 'usage': 0.2},
      'one code covers'),
-    (UNIFORM | {'duplicate_codes': 3.0}, 'copies'),
+    (UNIFORM | {'duplicate_codes': 3.0}, 'copies'), (UNIFORM | {'dead_digits': 1.0}, 'digits'),
     (UNIFORM | {'quantization_snr': 1.0}, 'far from the latents'),
     (UNIFORM, 'healthy'),
     (codebook_health(np.arange(50), 4096), 'healthy')])
@@ -60,15 +62,31 @@ def test_an_error_of_a_tenth_is_twenty_decibels():
     assert quantization_snr(latents, latents * 0.9 + 0.1 * latents.mean()) == pytest.approx(20, abs=1e-6)
 
 
-@pytest.mark.parametrize('quantizer', [FiniteScalarQuantizer((5, 3)),
-                                       Residual((LookupFreeQuantizer(3), LookupFreeQuantizer(3)))])
-def test_a_tokenizer_is_measured_level_by_level(quantizer):
+def test_every_digit_of_the_codes_has_figures_of_its_own():
+    """Levels 3 and 4, and the bits of an 18-bit codebook of which one is dead (MaskBit, arXiv:2409.16211)."""
+    first, second = digit_health(np.array([0, 1, 2, 3, 4, 5]), (3, 4))
+    assert (first['usage'], second['usage']) == (1.0, 0.5) and second['perplexity'] == pytest.approx(2)
+    bits = digit_health(np.random.default_rng(0).integers(0, 2**18, 500) & ~(1 << 7), (2,) * 18)
+    assert [digit['perplexity'] < 1 + 1e-6 for digit in bits] == [place == 7 for place in range(18)]
+
+
+def test_drift_is_the_share_of_tokens_with_another_code():
+    assert changed_share(np.array([[1, 2], [3, 4]]), np.array([[1, 2], [3, 0]])) == 0.25
+
+
+@pytest.mark.parametrize('quantizer, parts', [
+    (FiniteScalarQuantizer((5, 3)), ['level 0']),
+    (Residual((LookupFreeQuantizer(3), LookupFreeQuantizer(3))), ['level 0', 'level 1']),
+    (MultiScale(LookupFreeQuantizer(3), ((1, 1), (2, 2))), ['scale 0', 'scale 1'])])
+def test_a_tokenizer_is_measured_by_levels_or_scales(quantizer, parts):
     tokenizer = LearnedTokenizer(Pixels((8, 8), 1), Autoencoder(quantizer, 1, (8,), 1, (4, 4)))
     frozen = FrozenTokenizer(tokenizer, jax.jit(tokenizer.init)(jax.random.key(0)), batch_size=4)
     raw = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
     health = tokenizer_health(frozen, raw)
-    assert len(health['levels']) == quantizer.levels and np.isfinite(health['quantization_snr'])
-    assert health['levels'][0]['tokens'] == 8 * 4
-    assert ('duplicate_codes' in health['levels'][0]) == (quantizer.levels == 1)
+    assert list(health['parts']) == parts and np.isfinite(health['quantization_snr'])
+    first = health['parts'][parts[0]]
+    assert first['tokens'] == (8 if parts[0] == 'scale 0' else 8 * 4)
+    assert len(first['digits']) == len(tokenizer.spec.radices)
+    assert ('duplicate_codes' in first) == (len(parts) == 1)
     lines = list(describe('image', health))
-    assert len(lines) == quantizer.levels + 1 and 'bits per token' in lines[0]
+    assert len(lines) == len(parts) + 1 and 'bits per token' in lines[0]

@@ -12,6 +12,7 @@ import numpy as np
 
 from vqdit.tokenizers.autoencoder import Autoencoder, grid_of
 from vqdit.tokenizers.losses import peak_signal_to_noise, reconstruction_loss
+from vqdit.tokenizers.losses.terms import Term
 from vqdit.tokenizers.spec import TokenSpec
 from vqdit.tokenizers.text import TextTokenizer
 
@@ -54,6 +55,7 @@ class LearnedTokenizer:
     autoencoder: Autoencoder
     absolute_weight: float = 0.0
     squared_weight: float = 1.0
+    terms: tuple[Term, ...] = ()
 
     @property
     def spec(self) -> TokenSpec:
@@ -66,13 +68,14 @@ class LearnedTokenizer:
         x = jnp.zeros((1, *self.front_end.size, self.front_end.channels))
         return self.autoencoder.init(key, x)
 
-    def loss(self, variables: Variables, raw: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[Variables, dict]]:
-        """Reconstruction and quantizer loss of a raw batch; with it the new codebook state and metrics."""
-        x = self.front_end.analyse(raw)
-        result, changed = self.autoencoder.apply(variables, x, train=True, key=key, mutable=['codebook'])
-        value = reconstruction_loss(result.output, x, self.absolute_weight, self.squared_weight)
-        metrics = result.quantized.metrics | {'psnr': peak_signal_to_noise(result.output, x)}
-        return value + result.quantized.loss, (changed.get('codebook', {}), metrics)
+    def distortion(self, output: jax.Array, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The weighted losses of the autoencoder's output [B, *size, C] against its input, and figures of both."""
+        value = reconstruction_loss(output, x, self.absolute_weight, self.squared_weight)
+        metrics = {'psnr': peak_signal_to_noise(output, x)}
+        for term in self.terms:
+            metrics[term.name] = term.loss(output, x)
+            value = value + term.weight * metrics[term.name]
+        return value, metrics
 
     def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
         """Codes int32 [B, N] of raw data."""

@@ -2,22 +2,21 @@
 
     python -m vqdit.tokenizers.health --workdir=runs/quickstart
 
-measures the learned tokenizers of a trained workdir on its test examples, and prints a diagnosis with a remedy.
+measures the learned tokenizers of a workdir on its test examples: the codes of every level, scale and digit, and what
+the tokenizer leaves of the data. It writes them beside each tokenizer, with a picture, and prints a diagnosis and a
+remedy.
 """
 
-import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 from absl import flags
 
 from vqdit.command import run
-from vqdit.files import write_json
 from vqdit.tokenizers.frozen import FrozenTokenizer
+from vqdit.tokenizers.latents import latents_of
+from vqdit.tokenizers.quantizers import MultiScale, Quantizer
 
 MEASURED = 256
 """Examples behind the figures."""
@@ -50,6 +49,8 @@ def diagnosis(health: Mapping[str, float]) -> str:
         return 'most codes are unused: choose fewer codes, or train longer'
     if health['most_frequent_share'] > 0.95:
         return 'one code covers almost everything: the data has little content at this resolution'
+    if health.get('dead_digits', 0.0):
+        return 'some digits of the codes never change: choose fewer of them, or raise the weight of the entropy'
     if health.get('duplicate_codes', 0.0) > 0.1 * 2 ** health.get('log2_codes', 0.0):
         return 'many codes are copies of others: choose fewer codes, or start them by k_means'
     if health.get('quantization_snr', np.inf) < 3:
@@ -80,74 +81,70 @@ def quantization_snr(latents: np.ndarray, vectors: np.ndarray) -> float:
     return float(10 * np.log10(np.maximum(power, 1e-20) / np.maximum(error, 1e-20)))
 
 
+def digit_health(codes: np.ndarray, radices: Sequence[int]) -> list[dict[str, float]]:
+    """Figures of every digit that codes int [...] are made of, the fastest first: levels of scalars, or single bits."""
+    figures, place = [], 1
+    for radix in radices:
+        figures.append(codebook_health(codes // place % radix, radix))
+        place *= radix
+    return figures
+
+
+def changed_share(codes: np.ndarray, earlier: np.ndarray) -> float:
+    """Drift: the share of tokens whose code is another one than at an earlier step, on the same data."""
+    return float(np.mean(codes != earlier))
+
+
 def tokenizer_health(tokenizer: FrozenTokenizer, raw: np.ndarray) -> dict[str, Any]:
-    """Figures of a learned tokenizer on raw data [B, ...]: of every level, and of the error of quantization."""
+    """Figures of a learned tokenizer on raw data [B, ...]: of every level or scale, and of the quantization."""
     spec, quantizer = tokenizer.spec, tokenizer.tokenizer.autoencoder.quantizer
-    codes = tokenizer.encode(raw).reshape(-1, spec.levels)
-    health: dict[str, Any] = {'levels': []}
-    for level in range(spec.levels):
-        figures = codebook_health(codes[:, level], spec.num_codes)
-        if spec.levels == 1 and spec.num_codes <= MOST_COMPARED:
-            every = np.arange(spec.num_codes, dtype=np.int32)[:, None]
-            vectors = tokenizer.tokenizer.autoencoder.apply(
-                tokenizer.variables, every, method=lambda module, codes: module.quantizer.lookup(codes))
-            figures['duplicate_codes'] = float(duplicate_codes(np.asarray(vectors)))
-        health['levels'].append(figures | {'diagnosis': diagnosis(figures)})
-    latents, vectors = _latents(tokenizer, type(quantizer), raw[:MEASURED])
+    codes = tokenizer.encode(raw).reshape(len(raw), -1, spec.levels)
+    health: dict[str, Any] = {'parts': {}}
+    for name, part in _parts(codes, quantizer).items():
+        figures = codebook_health(part, spec.num_codes)
+        if len(_parts(codes, quantizer)) == 1 and spec.num_codes <= MOST_COMPARED:
+            figures['duplicate_codes'] = float(duplicate_codes(_every_vector(tokenizer)))
+        digits = digit_health(part, spec.radices)
+        figures['dead_digits'] = float(sum(digit['perplexity'] < 1 + 1e-6 for digit in digits))
+        health['parts'][name] = figures | {'diagnosis': diagnosis(figures), 'digits': digits}
+    latents, vectors = latents_of(tokenizer, raw[:MEASURED])
     if latents.shape == vectors.shape:
         health['quantization_snr'] = quantization_snr(latents, vectors)
     return health
 
 
+def _parts(codes: np.ndarray, quantizer: Quantizer) -> dict[str, np.ndarray]:
+    """Codes [B, tokens, levels] of every level, or of every scale of a `MultiScale`, by what it is called."""
+    if isinstance(quantizer, MultiScale):
+        ends = np.cumsum(quantizer.lengths)[:-1]
+        return {f'scale {i}': part for i, part in enumerate(np.split(codes, ends, axis=1))}
+    return {f'level {i}': codes[..., i] for i in range(codes.shape[-1])}
+
+
+def _every_vector(tokenizer: FrozenTokenizer) -> np.ndarray:
+    """The vectors [K, D] of all codes of a quantizer of one level."""
+    every = np.arange(tokenizer.spec.num_codes, dtype=np.int32)[:, None]
+    return np.asarray(tokenizer.tokenizer.autoencoder.apply(
+        tokenizer.variables, every, method=lambda module, codes: module.quantizer.lookup(codes)))
+
+
 def describe(name: str, health: Mapping[str, Any]) -> Iterator[str]:
     """Lines for people."""
-    for level, figures in enumerate(health['levels']):
-        yield (f'{name}, level {level}: {figures["usage"]:.0%} of {2 ** figures["log2_codes"]:.0f} codes used, '
+    for part, figures in health['parts'].items():
+        yield (f'{name}, {part}: {figures["usage"]:.0%} of {2 ** figures["log2_codes"]:.0f} codes used, '
                f'perplexity {figures["perplexity"]:.1f}, {figures["entropy_bits"]:.2f} of {figures["log2_codes"]:.2f} '
                f'bits per token, {figures["dead_codes"]:.0f} dead'
                + (f', {figures["duplicate_codes"]:.0f} duplicate' if 'duplicate_codes' in figures else '')
+               + (f', {figures["dead_digits"]:.0f} of {len(figures["digits"])} digits never change'
+                  if figures['dead_digits'] else '')
                + f': {figures["diagnosis"]}')
     if 'quantization_snr' in health:
         yield f'{name}: the codes keep the latents at {health["quantization_snr"]:.1f} dB'
 
 
-def _latents(tokenizer: FrozenTokenizer, kind: type, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the quantizer is given and what it makes of it, fp32 [B, *grid, D]."""
-    seen: list[Any] = []
-
-    def watch(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-        out = call(*args, **kwargs)
-        if isinstance(context.module, kind) and context.method_name == '__call__' and len(context.module.path) == 1:
-            seen.append((args[0], out.vectors))
-        return out
-
-    @jax.jit
-    def quantize(variables: Any, raw: jax.Array) -> tuple[jax.Array, jax.Array]:
-        with nn.intercept_methods(watch):
-            tokenizer.tokenizer.encode(variables, raw)
-        return seen[-1]
-
-    latents, vectors = quantize(tokenizer.variables, raw)
-    return np.asarray(latents), np.asarray(vectors)
-
-
-def main() -> None:
-    # Only this command looks at a whole workdir; what it measures with knows of no training.
-    from vqdit.data import load
-    from vqdit.training.host import prepare_host
-    from vqdit.training.pipeline import load_generator
-    prepare_host(cpu_devices=1)
-    workdir = Path(flags.FLAGS.workdir)
-    generator, config = load_generator(workdir)
-    for name, tokenizer in generator.tokenizers.items():
-        if isinstance(tokenizer, FrozenTokenizer):
-            test = load(config.data, 'test', modalities=(name,))
-            raw = np.stack([test[i][name] for i in range(min(MEASURED, len(test)))])
-            health = tokenizer_health(tokenizer, raw)
-            write_json(workdir / 'tokenizers' / name / 'codebook.json', health)
-            sys.stdout.write('\n'.join(describe(name, health)) + '\n')
-
-
 if __name__ == '__main__':
-    flags.DEFINE_string('workdir', None, 'folder of the trained model', required=True)
+    # The command looks at a whole workdir, of which the figures here know nothing.
+    from vqdit.evaluation.tokenizers import main
+    flags.DEFINE_string('workdir', None, 'folder of trained tokenizers', required=True)
+    flags.DEFINE_string('features', '', 'file of LPIPS weights whose features the Frechet distance is of')
     run(main)

@@ -30,6 +30,9 @@ def pixels_tokenizer(patch: int, widths: tuple[int, ...], quantizer: dict) -> Co
         'blocks': 1,                     # residual blocks at each resolution
         'absolute_weight': 0.05,         # of |error| in the loss; images with much background need little
         'squared_weight': 1.0,
+        'losses': {},                    # further ones: name -> weight, or a mapping of `weight` and options
+        'adversary': {},                 # none, or `adversary()`
+        'fine_tune': '',                 # a workdir: its codes are kept, and only its decoder trains on
         'quantizer': quantizer,
         'training': optimization(800, 64, 3e-3),
     })
@@ -48,8 +51,33 @@ def log_mel_tokenizer(patch: int, widths: tuple[int, ...], quantizer: dict) -> C
         'blocks': 2,
         'absolute_weight': 0.0,
         'squared_weight': 1.0,
+        'losses': {},
+        'adversary': {},
+        'fine_tune': '',
         'quantizer': quantizer,
         'training': optimization(800, 64, 3e-3),
+    })
+
+
+def adversary(*discriminators: dict) -> ConfigDict:
+    """The `adversary` of a learned tokenizer: discriminators as mappings of `name` and options, such as "patch"."""
+    training = optimization(1, 1, 2e-4)
+    for name in ('steps', 'batch_size', 'accumulate', 'ema_decay'):
+        del training[name]               # those of the tokenizer's training
+    training.update(schedule='constant', beta1=0.5, beta2=0.9, weight_decay=0.0)
+    return ConfigDict({
+        'discriminators': discriminators,
+        'game': 'hinge',                 # or "non_saturating", "least_squares"
+        'balance': 'adaptive',           # of its gradient against the reconstruction's; "fixed", or "balancer" for all
+        'weight': 0.1,
+        'feature_matching': 0.0,         # weight
+        'gradient_penalty': 0.0,         # weight of R1
+        'penalty_every': 16,             # steps
+        'lecam': 0.0,                    # weight
+        'start': 0,                      # step from which on the discriminators learn
+        'alone': 0,                      # steps in which they learn before they count
+        'ramp': 0,                       # steps in which their weight rises
+        'training': training,
     })
 
 

@@ -1,6 +1,5 @@
 """From a config to objects: tokenizers, processes, models, samplers. Names are looked up in registries only."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,23 +10,17 @@ from vqdit.data.preprocess import read_formats
 from vqdit.diffusion.categorical import Absorbing
 from vqdit.diffusion.samplers import SAMPLERS, Ancestral, Ordered
 from vqdit.diffusion.schedules import SCHEDULES
-from vqdit.errors import UserError, nearest
+from vqdit.errors import choose
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.autoencoder import Autoencoder
 from vqdit.tokenizers.frozen import FrontEnd, LearnedTokenizer
+from vqdit.tokenizers.losses.terms import build_terms
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.quantizers import build_quantizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.spectrogram import LogMel
 
 LEARNED_KINDS = ('pixels', 'log_mel')
-
-
-def choose(registry: Mapping[str, Any], name: str, what: str) -> Any:
-    """registry[name]. Raises UserError naming the known ones."""
-    if name not in registry:
-        raise UserError(f'{what} "{name}" is unknown; choose one of {", ".join(registry)}.{nearest(name, registry)}')
-    return registry[name]
 
 
 def learned_modalities(config: ConfigDict) -> list[str]:
@@ -42,7 +35,9 @@ def build_learned_tokenizer(config: ConfigDict, modality: str) -> LearnedTokeniz
     quantizer = build_quantizer(section.quantizer.to_dict(), f'tokenizers.{modality}.quantizer')
     patch = (section.patch,) * len(front_end.size)
     autoencoder = Autoencoder(quantizer, front_end.channels, tuple(section.widths), section.blocks, patch)
-    return LearnedTokenizer(front_end, autoencoder, section.absolute_weight, section.squared_weight)
+    rate = read_formats(config.data).audio.rate
+    terms = build_terms(section.get('losses', ConfigDict()).to_dict(), f'tokenizers.{modality}.losses', rate=rate)
+    return LearnedTokenizer(front_end, autoencoder, section.absolute_weight, section.squared_weight, terms)
 
 
 def _front_end(config: ConfigDict, modality: str) -> FrontEnd:

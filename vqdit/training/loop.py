@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from vqdit.errors import CheckpointError, NonFiniteError
 from vqdit.training.checkpoints import Checkpoints
+from vqdit.training.collapse import CollapseWatch
 from vqdit.training.interruption import Request, StopFlag
 from vqdit.training.logging import MetricsLog, Progress
 from vqdit.training.report import compile_report
@@ -132,6 +133,7 @@ class _Journal:
     def __init__(self, stage: Stage, start: int, config: ConfigDict):
         self._stage, self._config = stage, config
         self._log = MetricsLog(stage.folder, start)
+        self._collapse = CollapseWatch()
         self._progress = Progress(stage.name, stage.section.steps, start, stage.section.batch_size, 'examples')
 
     def __enter__(self) -> Self:
@@ -147,6 +149,8 @@ class _Journal:
             raise NonFiniteError(f'{self._stage.name}: the loss or its gradient was not finite for {skipped} steps '
                                  f'up to step {number} (loss {float(metrics["loss"])}, gradient norm '
                                  f'{float(metrics["gradient_norm"])}); lower the learning rate or check the data')
+        for line in self._collapse.read(metrics):
+            logger.warning('%s, step %d: %s', self._stage.name, number, line)
         self._progress.update(number, {name: value for name, value in metrics.items() if name in SHOWN})
         if number % self._config.logging.every == 0 or number == self._stage.section.steps or skipped:
             self._log.write(number, {**metrics, 'examples_per_second': self._progress.items_per_second})

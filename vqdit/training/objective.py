@@ -9,18 +9,21 @@ import jax.numpy as jnp
 from vqdit.diffusion.categorical import Categorical
 from vqdit.diffusion.clock import GENERATED, TaskMixture
 from vqdit.diffusion.likelihood import noised, token_losses
+from vqdit.errors import choose
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.frozen import LearnedTokenizer
-from vqdit.training.factory import choose
+from vqdit.training.passes import Pass, whole
 from vqdit.training.state import Tree
 from vqdit.training.steps import Loss, Metrics
 
 
-def tokenizer_loss(tokenizer: LearnedTokenizer, modality: str) -> Loss:
-    """Reconstruction and quantization of `batch[modality]`."""
+def tokenizer_loss(tokenizer: LearnedTokenizer, modality: str, forward: Pass = whole) -> Loss:
+    """Reconstruction and quantization of `batch[modality]`, as far as `forward` lets the tokenizer learn."""
     def loss(params: Tree, codebook: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Metrics]]:
-        variables = {'params': params} | ({'codebook': codebook} if codebook else {})
-        return tokenizer.loss(variables, batch[modality], key)
+        x = tokenizer.front_end.analyse(batch[modality])
+        (output, bottleneck), (codebook, metrics) = forward(tokenizer, params, codebook, x, key)
+        value, figures = tokenizer.distortion(output, x)
+        return value + bottleneck, (codebook, metrics | figures)
     return loss
 
 

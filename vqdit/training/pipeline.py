@@ -18,6 +18,7 @@ from vqdit.errors import UserError, nearest
 from vqdit.generation import Generator
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 from vqdit.training import diffusion_stage, host, token_stage, tokenizer_stage
+from vqdit.training.adversary import build_adversary
 from vqdit.training.factory import (
     build_learned_tokenizer,
     build_model,
@@ -65,6 +66,8 @@ def check_config(config: ConfigDict) -> None:
                                 f'{", ".join(config.tokenizers)}.{nearest(name, config.tokenizers)}')
     for section in [*sections.values(), config.diffusion.training]:
         build_optimizer(section, section.steps)
+    for name in learned_modalities(config):
+        build_adversary(config, name)
     build_model(config, TokenLayout({name: _token_spec(config, name) for name in config.tokenizers}))
     build_sampler(config)
     choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')

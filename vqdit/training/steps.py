@@ -33,12 +33,17 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema_decay: fl
         params = optax.apply_updates(state.params, updates)
         ema = update_average(state.ema, params, ema_decay, state.step)
         new, old = (params, opt_state, ema, codebook), (state.params, state.opt_state, state.ema, state.codebook)
-        params, opt_state, ema, codebook = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+        params, opt_state, ema, codebook = keep_if(finite, new, old)
         skipped = jnp.where(finite, 0, state.skipped + 1)
         state = TrainState(state.step + 1, params, opt_state, ema, codebook, skipped)
         return state, metrics | {'loss': value, 'gradient_norm': norm, 'skipped': skipped}
 
     return step
+
+
+def keep_if(condition: jax.Array, new: Any, old: Any) -> Any:
+    """The tree `new` where the scalar condition holds, else `old`, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _accumulated(gradient: Callable, state: TrainState, batch: Any, key: jax.Array, parts: int) -> tuple:

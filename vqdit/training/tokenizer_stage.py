@@ -13,15 +13,14 @@ from vqdit.data.batches import Batches, stack
 from vqdit.data.dataset import Dataset
 from vqdit.files import read_json, write_bytes, write_json
 from vqdit.generation.pictures import draw_table
-from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer, Tokenizer
-from vqdit.tokenizers.health import codebook_health, diagnosis, signal_to_noise
+from vqdit.tokenizers.frozen import FrozenTokenizer, Tokenizer
+from vqdit.tokenizers.health import changed_share, codebook_health, diagnosis, signal_to_noise
+from vqdit.tokenizers.latents import write_statistics
 from vqdit.tokenizers.text import ByteTokenizer, TextTokenizer, WordTokenizer, build_vocabulary
 from vqdit.training.factory import build_learned_tokenizer, learned_modalities
 from vqdit.training.loop import Run, Stage, fit
-from vqdit.training.objective import tokenizer_loss
-from vqdit.training.optimizers import build_optimizer
-from vqdit.training.state import TrainState, create_state
-from vqdit.training.steps import make_step
+from vqdit.training.state import TrainState
+from vqdit.training.tokenizer_training import build_training, freeze, initial_variables
 
 logger = logging.getLogger(__name__)
 SHOWN, MEASURED = 16, 256
@@ -53,37 +52,40 @@ def train_tokenizer(run: Run, modality: str) -> FrozenTokenizer:
     """Trains a tokenizer to its last step and freezes its averaged parameters."""
     tokenizer = build_learned_tokenizer(run.config, modality)
     section, folder = run.config.tokenizers[modality].training, _folder(run, modality)
-    optimizer = build_optimizer(section, section.steps)
+    training = build_training(run.config, modality, tokenizer)
     key = jax.random.fold_in(jax.random.key(run.config.seed), _number(modality))
-    test = load(run.config.data, 'test', modalities=(modality,))
+    train, test = (load(run.config.data, split, modalities=(modality,)) for split in ('train', 'test'))
+    initial = initial_variables(run.config, modality, tokenizer)
+    earlier: dict[str, np.ndarray] = {}
 
     def show(step: int, state: TrainState) -> None:
-        show_health(folder, modality, freeze(tokenizer, state), test)
+        earlier['codes'] = show_health(folder, modality, freeze(tokenizer, state), test, earlier.get('codes'))
 
     stage = Stage(
-        name=f'{modality} tokenizer', folder=str(folder), section=section,
-        step=make_step(tokenizer_loss(tokenizer, modality), optimizer, section.ema_decay, section.accumulate),
-        batches=Batches(load(run.config.data, 'train', modalities=(modality,)), section.batch_size, run.config.seed,
+        name=f'{modality} tokenizer', folder=str(folder), section=section, step=training.step,
+        batches=Batches(train, section.batch_size, run.config.seed,
                         collate=lambda examples: stack([{modality: example[modality]} for example in examples])),
         companions={}, show=show)
-    state = fit(stage, lambda: create_state(tokenizer.init(key), optimizer), run)
-    return freeze(tokenizer, state)
+    frozen = freeze(tokenizer, fit(stage, lambda: training.create(initial(key), key), run))
+    if not (folder / 'latents.json').exists():
+        write_statistics(folder, frozen, _first(train, modality))
+    return frozen
 
 
-def freeze(tokenizer: LearnedTokenizer, state: TrainState) -> FrozenTokenizer:
-    """The tokenizer with its averaged parameters and its codebook, on the host."""
-    variables = {'params': state.ema} | ({'codebook': state.codebook} if state.codebook else {})
-    return FrozenTokenizer(tokenizer, jax.tree.map(np.asarray, variables))
+def show_health(folder: Path, modality: str, tokenizer: FrozenTokenizer, test: Dataset,
+                earlier: np.ndarray | None = None) -> np.ndarray:
+    """Writes `health.json` and `reconstructions.png` of some test examples, and says what is wrong, if anything.
 
-
-def show_health(folder: Path, modality: str, tokenizer: FrozenTokenizer, test: Dataset) -> None:
-    """Writes `health.json` and `reconstructions.png` of some test examples, and says what is wrong, if anything."""
-    originals = np.stack([test[i][modality] for i in range(min(MEASURED, len(test)))])
+    Returns their codes, which are the `earlier` ones of the next time.
+    """
+    originals = _first(test, modality)
     codes = tokenizer.encode(originals)
     decoded = tokenizer.decode(codes)
     health: dict[str, Any] = codebook_health(codes, tokenizer.spec.num_codes)
     if originals.dtype == np.uint8:
         health['psnr'] = signal_to_noise(decoded, originals, 255.0)
+    if earlier is not None:
+        health['drift'] = changed_share(codes, earlier)
     health['diagnosis'] = diagnosis(health)
     write_json(folder / 'health.json', health)
     picture = io.BytesIO()
@@ -91,6 +93,11 @@ def show_health(folder: Path, modality: str, tokenizer: FrozenTokenizer, test: D
     write_bytes(folder / 'reconstructions.png', picture.getvalue())
     logger.info('%s tokenizer: %s', modality, ', '.join(
         f'{name} {value:.3g}' if isinstance(value, float) else f'{name}: {value}' for name, value in health.items()))
+    return codes
+
+
+def _first(dataset: Dataset, modality: str) -> np.ndarray:
+    return np.stack([dataset[i][modality] for i in range(min(MEASURED, len(dataset)))])
 
 
 def _folder(run: Run, modality: str) -> Path:

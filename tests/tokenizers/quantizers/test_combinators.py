@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from driver import init, lookup, normal, quantize, train
 
@@ -145,6 +146,17 @@ def test_dropout_drops_levels_of_whole_items_and_hides_them_from_the_codebooks()
     assert counts[2] < counts[1] < counts[0]
 
 
+def test_dropout_may_follow_the_steps():
+    """From always to never within two steps."""
+    quantizer = LEVELS.clone(dropout=optax.linear_schedule(1.0, 0.0, 2))
+    z = normal(8, 8, 4)
+    variables, dropped = init(quantizer, KEY(0), (8, 8, 4)), []
+    for step in range(3):
+        out, variables = train(quantizer, variables, z, KEY(step))
+        dropped.append(bool((out.codes == NO_CODE).any()))
+    assert dropped[0] and not dropped[2]
+
+
 def test_training_quantizes_as_evaluation_does():
     """Reference case 29: no estimator of a level drifts into the residual of the next."""
     z, variables, _ = _residual()
@@ -272,6 +284,8 @@ def test_configs_name_quantizers_and_their_parts():
     ({'name': 'vector', 'num_code': 3}, 'quantizer.num_code is no option.*Did you mean "num_codes"'),
     ({'name': 'vector', 'start': 'kmeans'}, 'quantizer.start.name "kmeans" is unknown.*"k_means"'),
     ({'name': 'vector', 'start': {'name': 'k_means', 'rounds': 3}}, 'quantizer.start.*rounds'),
+    ({'name': 'projected', 'quantizer': {'name': 'vector'}}, 'quantizer: .*dimension'),
+    ({'name': 'residual', 'copies': 2}, 'quantizer.quantizers.0.name "" is unknown'),
     ({'name': 'grouped', 'quantizers': [{'name': 'nothing'}]}, r'quantizer.quantizers.0.name "nothing"')])
 def test_misspelt_configs_are_refused(options, message):
     with pytest.raises(UserError, match=message):

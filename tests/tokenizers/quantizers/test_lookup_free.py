@@ -122,6 +122,12 @@ def test_spherical_codes_have_unit_length_and_a_finite_gradient_at_zero():
     assert float(out.loss) == pytest.approx(np.mean((unit - np.sign(z) / math.sqrt(6)) ** 2), rel=1e-5)
 
 
+@pytest.mark.parametrize('kind', [LookupFreeQuantizer, BinarySphericalQuantizer])
+def test_latents_that_are_not_finite_have_no_code_and_spoil_the_loss(kind):
+    out = quantize(kind(4), {}, np.where(np.arange(10)[:, None] == 5, np.float32(np.nan), normal(10, 4)))
+    assert int(out.codes[5, 0]) == -1 and (np.delete(out.codes, 5) >= 0).all() and not np.isfinite(out.loss)
+
+
 def test_a_dead_bit_is_told():
     """MaskBit's 18 bits have one, and so half of the codes are never used."""
     z = np.abs(normal(40, 3)) * np.float32([1, 1, 1])

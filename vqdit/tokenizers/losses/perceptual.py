@@ -74,4 +74,3 @@ def _convolve(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 
 def _unit(x: jax.Array) -> jax.Array:
     return x / (jnp.sqrt(jnp.sum(x**2, axis=-1, keepdims=True) + 1e-20) + 1e-10)
-

@@ -14,11 +14,12 @@ from vqdit.tokenizers.quantizers.multi_scale import MultiScale
 from vqdit.tokenizers.quantizers.nearest import nearest_code
 from vqdit.tokenizers.quantizers.random_projection import RandomProjectionQuantizer
 from vqdit.tokenizers.quantizers.registry import QUANTIZERS, build_quantizer
+from vqdit.tokenizers.quantizers.remapped import Remapped
 from vqdit.tokenizers.quantizers.residual import Residual
 from vqdit.tokenizers.quantizers.sim_vector import SimVectorQuantizer
 from vqdit.tokenizers.quantizers.vector import VectorQuantizer
 
 __all__ = ['NO_CODE', 'QUANTIZERS', 'BinarySphericalQuantizer', 'FiniteScalarQuantizer', 'GaussianBottleneck',
            'Grouped', 'GumbelQuantizer', 'Identity', 'IndexBackpropQuantizer', 'LookupFreeQuantizer', 'MultiHead',
-           'MultiScale', 'Projected', 'Quantized', 'Quantizer', 'RandomProjectionQuantizer', 'Residual',
-           'SimVectorQuantizer', 'VectorQuantizer', 'build_quantizer', 'nearest_code', 'straight_through']
+           'MultiScale', 'Projected', 'Quantized', 'Quantizer', 'RandomProjectionQuantizer', 'Remapped',
+           'Residual', 'SimVectorQuantizer', 'VectorQuantizer', 'build_quantizer', 'nearest_code', 'straight_through']

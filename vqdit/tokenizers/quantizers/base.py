@@ -79,7 +79,24 @@ class Quantizer(Protocol):
     def lookup(self, codes: jax.Array) -> jax.Array: ...
 
 
-class OneCode:
+class Flat:
+    """What quantizers without levels and scales of their own answer when they are asked for them."""
+
+    @property
+    def residual_scale(self) -> float | tuple[float, ...]:
+        """The size of what a level leaves over, where it is known in advance; the next level is scaled by it."""
+        return 1.0
+
+    def prepare_residual(self, z: jax.Array) -> jax.Array:
+        """`z [..., dimension]` within the reach of the first of several levels."""
+        return z
+
+    def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """The grid of the codes of latents on `grid`."""
+        return tuple(grid)
+
+
+class OneCode(Flat):
     """What quantizers that give every position one code share."""
 
     num_codes: Any
@@ -95,19 +112,6 @@ class OneCode:
     @property
     def bits_per_token(self) -> float:
         return math.log2(self.num_codes)
-
-    @property
-    def residual_scale(self) -> float | tuple[float, ...]:
-        """The size of what a level leaves over, where it is known in advance; the next level is scaled by it."""
-        return 1.0
-
-    def prepare_residual(self, z: jax.Array) -> jax.Array:
-        """`z [..., dimension]` within the reach of the first of several levels."""
-        return z
-
-    def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
-        """The grid of the codes of latents on `grid`."""
-        return tuple(grid)
 
 
 def check_latents(z: jax.Array, dimension: int, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
@@ -140,6 +144,11 @@ def check_num_codes(num_codes: int) -> None:
 def known_codes(z: jax.Array, codes: jax.Array) -> jax.Array:
     """`codes int32 [...]`, with `NO_CODE` for latents `z [..., dimension]` that are not finite."""
     return jnp.where(jnp.isfinite(z).all(axis=-1), codes, NO_CODE).astype(jnp.int32)
+
+
+def along_last(numbers: Sequence[float] | np.ndarray, rank: int) -> np.ndarray:
+    """Numbers of the dimensions [D], or one of them all, as [1, ..., D] to go with an array of `rank` axes."""
+    return np.asarray(numbers).reshape((1,) * (rank - 1) + (-1,))
 
 
 def token_weights(shape: Sequence[int], mask: jax.Array | None) -> jax.Array:

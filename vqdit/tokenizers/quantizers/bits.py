@@ -6,14 +6,13 @@ is sum_t a_t(u) b_t(v) / T, one matrix product of [2^(B/2), T] and [T, 2^(B/2)]:
 [T, 2^B] (LFQ, arXiv:2310.05737, eq. 6, computes the full table).
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqdit.tokenizers.quantizers.base import HIGHEST, weighted_mean
+from vqdit.tokenizers.quantizers.base import HIGHEST, along_last, weighted_mean
 
 BitOrder = Literal['big', 'little']
 """Which bit of a code the first dimension is: "big" the most significant (BSQ, vector-quantize-pytorch), "little" the
@@ -67,6 +66,5 @@ def _products(logits: jax.Array) -> jax.Array:
 
 
 def _place_values(bits: jax.Array, order: BitOrder) -> np.ndarray:
-    width: Sequence[int] = range(bits.shape[-1])
-    values = np.asarray([2**bit for bit in width], np.int32)
-    return (values[::-1] if order == 'big' else values).reshape((1,) * (bits.ndim - 1) + (-1,))
+    values = 2 ** np.arange(bits.shape[-1], dtype=np.int32)
+    return along_last(values[::-1] if order == 'big' else values, bits.ndim)

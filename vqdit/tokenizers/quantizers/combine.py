@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from vqdit.errors import UserError
-from vqdit.tokenizers.quantizers.base import HIGHEST, Quantized, Quantizer, check_latents
+from vqdit.tokenizers.quantizers.base import HIGHEST, Flat, Quantized, Quantizer, check_latents
 
 
-class Wrapper:
+class Wrapper(Flat):
     """What quantizers around one other quantizer share."""
 
     quantizer: Quantizer
@@ -31,13 +31,6 @@ class Wrapper:
     @property
     def bits_per_token(self) -> float:
         return self.quantizer.bits_per_token
-
-    @property
-    def residual_scale(self) -> float | tuple[float, ...]:
-        return 1.0
-
-    def prepare_residual(self, z: jax.Array) -> jax.Array:
-        return z
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         return self.quantizer.token_grid(grid)
@@ -98,7 +91,7 @@ class MultiHead(Wrapper, nn.Module):
         return vectors.reshape(*codes.shape[:-1], -1)
 
 
-class Several:
+class Several(Flat):
     """What quantizers around a tuple of quantizers share. Their levels follow one another."""
 
     quantizers: tuple[Quantizer, ...]
@@ -125,13 +118,6 @@ class Several:
     @property
     def bits_per_token(self) -> float:
         return math.fsum(quantizer.bits_per_token for quantizer in self.quantizers)
-
-    @property
-    def residual_scale(self) -> float | tuple[float, ...]:
-        return 1.0
-
-    def prepare_residual(self, z: jax.Array) -> jax.Array:
-        return z
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         return self.quantizers[0].token_grid(grid)

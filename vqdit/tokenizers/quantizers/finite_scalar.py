@@ -14,7 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqdit.errors import UserError
-from vqdit.tokenizers.quantizers.base import OneCode, Quantized, check_latents, known_codes, usage_metrics
+from vqdit.tokenizers.quantizers.base import (
+    OneCode,
+    Quantized,
+    along_last,
+    check_latents,
+    known_codes,
+    usage_metrics,
+)
 from vqdit.tokenizers.quantizers.bounds import Bound, ClippedBound, TangentBound
 from vqdit.tokenizers.quantizers.estimators import carry
 
@@ -66,13 +73,13 @@ class FiniteScalarQuantizer(OneCode, nn.Module):
         if not isinstance(self.bound, ClippedBound):
             raise UserError('the levels of a residual quantizer of scalars need bound="clipped"; '
                             'a residual is not squashed again')
-        reach = 1 + 1 / (self._along(z.ndim, self.scalar_levels) - 1).astype(np.float32)
+        reach = 1 + 1 / (self._along(z.ndim) - 1).astype(np.float32)
         return jnp.tanh(z / reach) * reach
 
     def __call__(self, z: jax.Array, *, train: bool = False, mask: jax.Array | None = None,
                  key: jax.Array | None = None) -> Quantized:
         z = check_latents(z, self.dimension, mask, train)
-        levels = self._along(z.ndim, self.scalar_levels)
+        levels = self._along(z.ndim)
         position = self.bound.position(z, levels)
         digits = self.bound.digit(position, levels)
         quantized = self.bound.value(self.bound.rounded(digits, levels), levels)
@@ -85,7 +92,7 @@ class FiniteScalarQuantizer(OneCode, nn.Module):
 
     def lookup(self, codes: jax.Array) -> jax.Array:
         """Code vectors fp32 [..., dimension] of codes int32 [..., 1]."""
-        levels = self._along(codes.ndim, self.scalar_levels)
+        levels = self._along(codes.ndim)
         digits = codes // self._basis(codes.ndim) % levels
         return self.bound.value(self.bound.rounded(digits, levels), levels)
 
@@ -98,10 +105,8 @@ class FiniteScalarQuantizer(OneCode, nn.Module):
         chosen = jax.random.bernoulli(choice, self.noise, position.shape)
         return jnp.where(chosen, jnp.clip(self.bound.value(noisy, levels), -1.0, 1.0), vectors)
 
-    def _basis(self, rank: int) -> np.ndarray:
-        return self._along(rank, np.concatenate([[1], np.cumprod(self.scalar_levels[:-1])]))
+    def _along(self, rank: int) -> np.ndarray:
+        return along_last(np.asarray(self.scalar_levels, np.int32), rank)
 
-    @staticmethod
-    def _along(rank: int, numbers) -> np.ndarray:
-        """Numbers of the dimensions as int32 [1, ..., D]."""
-        return np.asarray(numbers, np.int32).reshape((1,) * (rank - 1) + (-1,))
+    def _basis(self, rank: int) -> np.ndarray:
+        return along_last(np.cumprod((1, *self.scalar_levels[:-1]), dtype=np.int32), rank)

@@ -1,7 +1,6 @@
 """No quantization at all: the upper bound of what a quantizer can reach."""
 
 import math
-from collections.abc import Sequence
 from typing import NoReturn
 
 import flax.linen as nn
@@ -9,23 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from vqdit.errors import UserError
-from vqdit.tokenizers.quantizers.base import Quantized, check_latents
+from vqdit.tokenizers.quantizers.base import Flat, Quantized, check_latents
 
 
-class Continuous:
+class Continuous(Flat):
     """What bottlenecks without codes share: codes int32 [..., 0]."""
 
     num_codes = 0
     levels = 0
     radices = ()
     bits_per_token = math.inf
-    residual_scale = 1.0
-
-    def prepare_residual(self, z: jax.Array) -> jax.Array:
-        return z
-
-    def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
-        return tuple(grid)
 
     def no_codes(self, z: jax.Array) -> jax.Array:
         return jnp.zeros((*z.shape[:-1], 0), jnp.int32)

@@ -4,7 +4,6 @@ The entropy loss, weight (H(token) - diversity H(batch)), makes every token sure
 all codes. The distribution of a token over codes c is softmax(-|z - c|^2 / temperature).
 """
 
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -116,5 +115,3 @@ class LookupFreeQuantizer(OneCode, nn.Module):
         flat = positive.reshape(-1, self.bits)
         share = jax.vmap(weighted_mean, (1, None))(flat.astype(jnp.float32), weights)
         return {'dead_bits': jnp.sum((share == 0) | (share == 1), dtype=jnp.float32)}
-
-

@@ -54,5 +54,6 @@ METRICS = {'euclidean': Euclidean, 'cosine': Cosine, 'angular': Angular}
 def normalise(vectors: jax.Array) -> jax.Array:
     """Unit length along the last axis, fp32; a zero vector stays zero, with a gradient of zero."""
     square = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    known = square > 1e-12
-    return jnp.where(known, vectors * jax.lax.rsqrt(jnp.where(known, square, 1.0)), 0.0)
+    # Asked in this way, NaN stays NaN.
+    zero = square <= 1e-12
+    return jnp.where(zero, 0.0, vectors * jax.lax.rsqrt(jnp.where(zero, 1.0, square)))

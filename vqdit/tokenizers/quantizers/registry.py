@@ -13,7 +13,7 @@ from typing import Any
 
 import optax
 
-from vqdit.errors import UserError, nearest
+from vqdit.errors import UserError, choose, nearest
 from vqdit.tokenizers.quantizers.base import Quantizer
 from vqdit.tokenizers.quantizers.binary_spherical import BinarySphericalQuantizer
 from vqdit.tokenizers.quantizers.bounds import BOUNDS
@@ -29,6 +29,7 @@ from vqdit.tokenizers.quantizers.lookup_free import LookupFreeQuantizer
 from vqdit.tokenizers.quantizers.metrics import METRICS
 from vqdit.tokenizers.quantizers.multi_scale import MultiScale
 from vqdit.tokenizers.quantizers.random_projection import RandomProjectionQuantizer
+from vqdit.tokenizers.quantizers.remapped import Remapped
 from vqdit.tokenizers.quantizers.residual import Residual
 from vqdit.tokenizers.quantizers.sim_vector import SimVectorQuantizer
 from vqdit.tokenizers.quantizers.starts import STARTS
@@ -40,7 +41,7 @@ QUANTIZERS: dict[str, Callable[..., Quantizer]] = {
     'index_backprop': IndexBackpropQuantizer, 'gumbel': GumbelQuantizer,
     'random_projection': RandomProjectionQuantizer, 'gaussian': GaussianBottleneck, 'identity': Identity,
     'residual': Residual, 'grouped': Grouped, 'multi_head': MultiHead, 'projected': Projected,
-    'multi_scale': MultiScale}
+    'multi_scale': MultiScale, 'remapped': Remapped}
 
 PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     'estimator': ESTIMATORS, 'metric': METRICS, 'start': STARTS, 'bound': BOUNDS,
@@ -57,18 +58,18 @@ def build_quantizer(options: Mapping[str, Any], path: str = 'quantizer') -> Quan
     """The quantizer of a mapping of `name` and options; `path` is what errors call it.
 
     In a combinator of several, `quantizer` and `copies` stand for so many equal `quantizers`. Raises UserError for an
-    unknown name or option.
+    unknown or missing name or option.
     """
     options = dict(options)
-    kind = _choose(QUANTIZERS, options.pop('name', ''), f'{path}.name')
+    kind = choose(QUANTIZERS, options.pop('name', ''), f'{path}.name')
     copies = options.pop('copies', None)
     if copies is not None:
-        options['quantizers'] = (options.pop('quantizer'),) * copies
+        options['quantizers'] = (options.pop('quantizer', {}),) * copies
     known = [field.name for field in dataclasses.fields(kind) if field.name not in ('parent', 'name')]  # type: ignore[arg-type]
     for name in options:
         if name not in known:
             raise UserError(f'{path}.{name} is no option; it takes {", ".join(known)}.{nearest(name, known)}')
-    return kind(**{name: _build_option(name, value, f'{path}.{name}') for name, value in options.items()})
+    return _call(kind, {name: _build_option(name, value, f'{path}.{name}') for name, value in options.items()}, path)
 
 
 def _build_option(name: str, value: Any, path: str) -> Any:
@@ -85,17 +86,14 @@ def _build_option(name: str, value: Any, path: str) -> Any:
 
 def _build_part(registry: Mapping[str, Callable[..., Any]], options: Mapping[str, Any], path: str) -> Any:
     options = dict(options)
-    kind = _choose(registry, options.pop('name', ''), f'{path}.name')
+    return _call(choose(registry, options.pop('name', ''), f'{path}.name'), options, path)
+
+
+def _call(kind: Callable[..., Any], options: Mapping[str, Any], path: str) -> Any:
     try:
         return kind(**options)
     except TypeError as error:
         raise UserError(f'{path}: {error}') from error
-
-
-def _choose(registry: Mapping[str, Any], name: str, path: str) -> Any:
-    if name not in registry:
-        raise UserError(f'{path} "{name}" is unknown; choose one of {", ".join(registry)}.{nearest(name, registry)}')
-    return registry[name]
 
 
 def _as_tuple(value: Any) -> Any:

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqdit.errors import UserError
-from vqdit.tokenizers.quantizers.base import NO_CODE, Quantized, Quantizer, check_latents
+from vqdit.tokenizers.quantizers.base import NO_CODE, Quantized, Quantizer, along_last, check_latents
 from vqdit.tokenizers.quantizers.combine import Several, nth_key, numbered_metrics
 from vqdit.tokenizers.quantizers.estimators import Estimator, StraightThrough
+from vqdit.tokenizers.quantizers.schedule import Schedule, Scheduled
 
 
 class Residual(Several, nn.Module):
@@ -25,8 +26,8 @@ class Residual(Several, nn.Module):
     the first levels alone, and `NO_CODE` adds nothing.
 
     Attributes:
-        dropout: share of items (of the first axis) that train with a random number of levels, from 1 on; the codes of
-            the others are `NO_CODE`.
+        dropout: share of items (of the first axis) that train with a random number of levels, from 1 on, or a function
+            of the training steps taken; the codes of the others are `NO_CODE`.
         delay: steps between the starts of levels, so that no codebook starts from the residuals of one that has only
             just started from the same tokens, which are near zero.
         estimator: around all levels. For one that teaches codebooks, give the levels `CodeOnly()`.
@@ -35,7 +36,7 @@ class Residual(Several, nn.Module):
     """
 
     quantizers: tuple[Quantizer, ...]
-    dropout: float = 0.0
+    dropout: Schedule = 0.0
     delay: int = 1
     estimator: Estimator = StraightThrough()
 
@@ -61,8 +62,8 @@ class Residual(Several, nn.Module):
         for level, quantizer in enumerate(self.quantizers):
             present = kept > level
             counted = self._counted(mask, present, started, level, train)
-            scale = self._scale(level)
-            out = quantizer(residual / _along(scale, residual.ndim), train=train, mask=counted, key=nth_key(key, level))
+            scale = self._scale(level, z.ndim)
+            out = quantizer(residual / scale, train=train, mask=counted, key=nth_key(key, level))
             vectors = jnp.where(present[..., None], _scaled(out.vectors, scale), 0.0)
             residual, total = residual - jax.lax.stop_gradient(vectors), total + vectors
             outs.append(out)
@@ -76,7 +77,7 @@ class Residual(Several, nn.Module):
         """Vectors fp32 [..., dimension] of codes int32 [..., n] of the first n levels."""
         total = jnp.zeros((*codes.shape[:-1], self.dimension))
         for level, (quantizer, part) in enumerate(zip(self.quantizers, self.split_codes(codes))):
-            vectors = _scaled(quantizer.lookup(jnp.maximum(part, 0)), self._scale(level))
+            vectors = _scaled(quantizer.lookup(jnp.maximum(part, 0)), self._scale(level, codes.ndim))
             total = total + jnp.where(part[..., :1] == NO_CODE, 0.0, vectors)
         return total
 
@@ -93,12 +94,13 @@ class Residual(Several, nn.Module):
     def _kept(self, z: jax.Array, train: bool, key: jax.Array | None) -> jax.Array:
         """Levels of every token, int32 [...]; the same for all tokens of an item."""
         depth, shape = len(self.quantizers), z.shape[:-1]
+        share = Scheduled(self.dropout, name='dropout_now')(train)
         if not train or not self.dropout:
             return jnp.full(shape, depth)
         if key is None:
             raise UserError('training a Residual quantizer with dropout needs key=...')
         choice, draw = jax.random.split(key)
-        few = jax.random.bernoulli(choice, self.dropout, shape[:1])
+        few = jax.random.bernoulli(choice, share, shape[:1])
         kept = jnp.where(few, jax.random.randint(draw, shape[:1], 1, depth + 1), depth)
         return jnp.broadcast_to(kept.reshape(-1, *(1,) * (len(shape) - 1)), shape)
 
@@ -110,18 +112,14 @@ class Residual(Several, nn.Module):
         counted = present & (started > level)
         return counted if mask is None else counted & mask
 
-    def _scale(self, level: int) -> np.ndarray:
-        """The size of the residuals that a level sees, against those of the first; fp32 scalar or [D]."""
+    def _scale(self, level: int, rank: int) -> np.ndarray:
+        """The size of the residuals that a level sees, against those of the first; fp32 [1, ..., 1 or D]."""
         scales = [np.asarray(quantizer.residual_scale, np.float64) for quantizer in self.quantizers[:level]]
-        return np.asarray(math.prod(scales, start=np.float64(1.0)), np.float32)
+        return along_last(np.asarray(math.prod(scales, start=np.float64(1.0)), np.float32), rank)
 
 
 def _scaled(vectors: jax.Array, scale: np.ndarray) -> jax.Array:
     if np.all(scale == 1):
         return vectors
     # Not fused into the sum, whose rounding would then depend on what surrounds it.
-    return jax.lax.optimization_barrier(vectors * _along(scale, vectors.ndim))
-
-
-def _along(scale: np.ndarray, rank: int) -> np.ndarray:
-    return scale.reshape((1,) * (rank - 1) + (-1,))
+    return jax.lax.optimization_barrier(vectors * scale)

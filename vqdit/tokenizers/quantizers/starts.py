@@ -73,13 +73,16 @@ def draw_tokens(flat: jax.Array, weights: jax.Array, count: int, key: jax.Array)
     """
     visible = weights > 0
     number = jnp.maximum(visible.sum(), 1)
-    draws = jax.random.uniform(key, (1 + count * flat.shape[1],))
-    # At equal steps from a random place on: no sort, which is slow on many devices.
+    draws = jax.random.uniform(key, (1 + count * (1 + flat.shape[1]),))
+    # One of every `stride` tokens, from a random place on: no sort, which is slow on many devices, and no steps of one
+    # length, which would fall on the same place of every item's grid.
+    stride = jnp.maximum(number // count, 1)
     first = (draws[0] * number).astype(jnp.int32)
-    places = (first + jnp.arange(count) * jnp.maximum(number // count, 1)) % number
+    within = (draws[1:1 + count] * stride).astype(jnp.int32)
+    places = (first + jnp.arange(count) * stride + within) % number
     rows = jnp.searchsorted(jnp.cumsum(visible), places, side='right')
     size = jnp.sqrt(jnp.sum(jnp.where(visible[:, None], flat, 0.0) ** 2) / (number * flat.shape[1]))
-    jitter = 2 * draws[1:].reshape(count, flat.shape[1]) - 1
+    jitter = 2 * draws[1 + count:].reshape(count, flat.shape[1]) - 1
     return flat[rows] + 1e-3 * size * jitter
 
 
