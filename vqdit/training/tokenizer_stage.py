@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from vqdit.data import load
 from vqdit.data.batches import Batches, stack
@@ -20,6 +21,7 @@ from vqdit.training.factory import build_learned_tokenizer, learned_modalities
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import tokenizer_loss
 from vqdit.training.optimizers import build_optimizer
+from vqdit.training.processes import to_host
 from vqdit.training.state import TrainState, create_state
 from vqdit.training.steps import make_step
 
@@ -36,17 +38,19 @@ def train_tokenizers(run: Run) -> dict[str, Tokenizer]:
 
 def text_tokenizer(run: Run, modality: str) -> Tokenizer:
     """The text tokenizer of the workdir, made from the training captions at the first call."""
-    path, section = _folder(run, modality) / 'tokenizer.json', run.config.tokenizers[modality]
+    path = _folder(run, modality) / 'tokenizer.json'
     if not path.exists():
-        tokenizer: TextTokenizer
-        if section.kind == 'words':
-            texts = load(run.config.data, 'train', modalities=(modality,))
-            vocabulary = build_vocabulary([texts[i][modality] for i in range(len(texts))])
-            tokenizer = WordTokenizer(vocabulary, section.length)
-        else:
-            tokenizer = ByteTokenizer(section.length)
-        write_json(path, tokenizer.to_json())
+        write_json(path, make_text_tokenizer(run.config, modality).to_json())
     return TextTokenizer.from_json(read_json(path))
+
+
+def make_text_tokenizer(config: ConfigDict, modality: str) -> TextTokenizer:
+    """The text tokenizer of a config, which reads the training captions where it needs their words."""
+    section = config.tokenizers[modality]
+    if section.kind != 'words':
+        return ByteTokenizer(section.length)
+    texts = load(config.data, 'train', modalities=(modality,))
+    return WordTokenizer(build_vocabulary([texts[i][modality] for i in range(len(texts))]), section.length)
 
 
 def train_tokenizer(run: Run, modality: str) -> FrozenTokenizer:
@@ -73,7 +77,7 @@ def train_tokenizer(run: Run, modality: str) -> FrozenTokenizer:
 def freeze(tokenizer: LearnedTokenizer, state: TrainState) -> FrozenTokenizer:
     """The tokenizer with its averaged parameters and its codebook, on the host."""
     variables = {'params': state.ema} | ({'codebook': state.codebook} if state.codebook else {})
-    return FrozenTokenizer(tokenizer, jax.tree.map(np.asarray, variables))
+    return FrozenTokenizer(tokenizer, to_host(variables))
 
 
 def show_health(folder: Path, modality: str, tokenizer: FrozenTokenizer, test: Dataset) -> None:
