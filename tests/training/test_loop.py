@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from vqdit.errors import CheckpointError, NonFiniteError, Preempted
@@ -52,8 +53,10 @@ def _config(**checkpoints) -> ConfigDict:
     return config
 
 
-def _fit(folder: Path, steps=10, batches=None, show=None):
+def _fit(folder: Path, steps=10, batches=None, show=None, **mesh):
     config = _config()
+    config.sharding_rules = (('w', ('fsdp',)),)
+    config.mesh.update(mesh)
     stage = Stage('toy', str(folder), optimization(steps, 8, 0.05), make_step(_loss, OPTIMIZER, 0.9),
                   batches or Batches(), {'companion': {'frozen': jnp.arange(3.0)}}, show)
     with StopFlag(folder) as stop, Watchdog(60) as watchdog:
@@ -75,6 +78,26 @@ def test_a_stopped_run_goes_on_bitwise_and_logs_every_step_once(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, getattr(resumed, part), getattr(whole, part))
     assert [row['step'] for row in _rows(stopped)] == list(range(1, 11))
     assert [row['loss'] for row in _rows(stopped)] == [row['loss'] for row in _rows(tmp_path / 'whole')]
+
+
+def test_a_run_goes_on_with_another_mesh(tmp_path):
+    whole = _fit(tmp_path / 'whole')
+    folder = tmp_path / 'moved'
+    folder.mkdir()
+    with pytest.raises(Preempted):
+        _fit(folder, batches=Batches(before=lambda step: (folder / 'STOP').touch() if step == 5 else None))
+    moved = _fit(folder, data=2, fsdp=2, tensor=2)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5)
+    jax.tree.map(close, (moved.params, moved.ema, moved.opt_state), (whole.params, whole.ema, whole.opt_state))
+    assert moved.params['w'].sharding.spec == PartitionSpec('fsdp')
+
+
+def test_the_log_holds_the_speed(tmp_path):
+    _fit(tmp_path)
+    row = _rows(tmp_path)[-1]
+    # A product of 8 x 2 by 2 numbers and its gradient: 2 x 32 FLOPs; a CPU has no peak to compare with.
+    assert row['flops_per_second'] / row['examples_per_second'] == pytest.approx(64 / 8)
+    assert 'mfu' not in row and 'tokens_per_second' not in row
 
 
 def test_one_bad_batch_is_skipped_and_many_end_the_run(tmp_path):

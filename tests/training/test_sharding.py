@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,15 +7,23 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from vqdit.errors import UserError
-from vqdit.training.sharding import check_batch, fixed_size, make_mesh, place_batch, tree_shardings
+from vqdit.training.sharding import (
+    check_batch,
+    check_split,
+    fixed_size,
+    make_mesh,
+    place_batch,
+    placed_activations,
+    tree_shardings,
+)
 
 
-def _mesh(data=-1, fsdp=1, tensor=1):
-    return make_mesh(ConfigDict({'data': data, 'fsdp': fsdp, 'tensor': tensor}))
+def _mesh(data=-1, fsdp=1, tensor=1, sequence=1):
+    return make_mesh(ConfigDict({'data': data, 'fsdp': fsdp, 'sequence': sequence, 'tensor': tensor}))
 
 
 def test_minus_one_takes_what_is_left():
-    assert dict(_mesh(fsdp=2, tensor=2).shape) == {'data': 2, 'fsdp': 2, 'tensor': 2}
+    assert dict(_mesh(fsdp=2, tensor=2).shape) == {'data': 2, 'fsdp': 2, 'sequence': 1, 'tensor': 2}
 
 
 @pytest.mark.parametrize('sizes', [(16, 1, 1), (-1, 3, 1), (0, 1, 1)])
@@ -44,6 +53,20 @@ def test_a_batch_is_split_over_data_and_fsdp():
     batch = place_batch({'x': np.arange(16).reshape(8, 2)}, _mesh(fsdp=2, tensor=2))
     assert batch['x'].addressable_shards[0].data.shape == (2, 2)
     np.testing.assert_array_equal(batch['x'], np.arange(16).reshape(8, 2))
+
+
+def test_modules_lie_where_the_rules_say_and_nowhere_without_them():
+    function = jax.jit(lambda x: nn.with_logical_constraint(x * 2.0, ('batch', 'tokens', 'width')))
+    x = jnp.ones((4, 6, 8))
+    with placed_activations(_mesh(1, fsdp=4, sequence=2)):
+        assert function(x).sharding.spec == PartitionSpec('fsdp', 'sequence')
+    assert function(x).sharding.device_set == {jax.devices()[0]}
+
+
+def test_a_number_that_the_mesh_does_not_divide_names_those_that_do():
+    with pytest.raises(UserError, match=r'mesh\.tensor 4 does not divide the heads, 6; choose one of 1, 2, 3, 6'):
+        check_split('the heads', 6, _mesh(1, tensor=4), 'tensor')
+    check_split('the heads', 8, _mesh(1, tensor=4), 'tensor')
 
 
 def test_a_batch_that_does_not_divide_names_the_nearest():

@@ -103,6 +103,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, modulation: jax.Array, angles: jax.Array) -> tuple[jax.Array, None]:
         table = self.param('modulation_table', self._table, (modulation.shape[-1],))
+        x = nn.with_logical_constraint(x, ('batch', 'tokens', 'width'))
         parts = jnp.split(modulation + table[None, None].astype(x.dtype), 6, axis=-1)
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
         norm = RootMeanSquareNorm(scaled=False)

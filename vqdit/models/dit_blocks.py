@@ -93,6 +93,7 @@ class DiTBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array) -> tuple[jax.Array, None]:
+        x = nn.with_logical_constraint(x, ('batch', 'tokens', 'width'))
         modulation = zero_dense(6 * x.shape[-1], self.dtype, 'modulation')(condition)[:, None]
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=-1)
         attention = Attention(self.heads, self.dtype, self.implementation, name='attention')

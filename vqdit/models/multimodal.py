@@ -85,6 +85,12 @@ class MultimodalDiT(nn.Module):
                 raise UserError(f'the patch {self._patch(name)} of {name} does not divide its token grid {spec.grid}')
         super().__post_init__()
 
+    @property
+    def places(self) -> int:
+        """M: the length of the trunk's sequence."""
+        return sum(spec.length // (self._patch(name) ** len(spec.grid) * spec.levels)
+                   for name, spec in self.layout.specs.items())
+
     @nn.compact
     def __call__(self, codes: jax.Array, clock: jax.Array) -> dict[str, jax.Array]:
         chex.assert_equal_shape([codes, clock])

@@ -107,7 +107,7 @@ def defaults() -> ConfigDict:
                 'remat': 'none',         # or "dots", "full": less memory, more computation
                 'unroll': 1,             # blocks in an iteration of the scan: all make a CPU a sixth faster
                 'dtype': 'float32',      # of the computation; "bfloat16" on accelerators
-                'implementation': 'xla',  # of attention: "xla" or "cudnn"
+                'implementation': 'xla',  # of attention: "xla", "cudnn", or "auto": cuDNN on a GPU in bf16
             },
             'training': optimization(2000, 128, 2e-3),
             'sampler': {
@@ -115,7 +115,7 @@ def defaults() -> ConfigDict:
                 'choice_temperature': 0.0, 'guidance': 1.0, 'batch_size': 64,
             },
         },
-        'mesh': {'data': -1, 'fsdp': 1, 'tensor': 1},
+        'mesh': {'data': -1, 'fsdp': 1, 'sequence': 1, 'tensor': 1},  # see training/sharding.py
         'sharding_rules': (              # (path pattern, mesh axis of each of the last axes)
             ('attention/qkv/kernel', ('fsdp', None, 'tensor', None)),
             ('attention/out/kernel', ('tensor', None, 'fsdp')),

@@ -25,6 +25,7 @@ from vqdit.tokenizers.frozen import FrozenTokenizer, Tokenizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import TextTokenizer
 from vqdit.training.checkpoint_reader import CheckpointReader
+from vqdit.training.compilation import Step
 from vqdit.training.factory import (
     build_learned_tokenizer,
     build_model,
@@ -35,6 +36,7 @@ from vqdit.training.factory import (
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import diffusion_loss
 from vqdit.training.optimizers import build_optimizer
+from vqdit.training.processes import to_host
 from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import make_step
 
@@ -46,17 +48,24 @@ def train_diffusion(run: Run, tokenizers: Mapping[str, Tokenizer], layout: Token
     """Trains the model of the config on the tokens of the workdir."""
     config, workdir = run.config, Path(run.workdir)
     section = config.diffusion.training
+    step, create = diffusion_step(config, layout)
+    store = TokenStore(workdir / 'tokens', 'train')
+    stage = Stage(
+        name='diffusion', folder=str(workdir / 'diffusion'), section=section, step=step,
+        batches=Batches(store, section.batch_size, config.seed),
+        companions={'tokenizers': frozen_variables(tokenizers)},
+        show=_shower(run, tokenizers, build_model(config, layout)), tokens=layout.length)
+    return fit(stage, create, run)
+
+
+def diffusion_step(config: ConfigDict, layout: TokenLayout) -> tuple[Step, Callable[[], TrainState]]:
+    """The training step on batches `{'codes': int32 [B, N]}`, and what makes the state before the first."""
+    section = config.diffusion.training
     model, optimizer = build_model(config, layout), build_optimizer(section, section.steps)
     mixture = TaskMixture(dict(config.diffusion.tasks), layout)
     loss = diffusion_loss(model, build_process(config), mixture, config.diffusion.weighting)
-    store = TokenStore(workdir / 'tokens', 'train')
-    stage = Stage(
-        name='diffusion', folder=str(workdir / 'diffusion'), section=section,
-        step=make_step(loss, optimizer, section.ema_decay, section.accumulate),
-        batches=Batches(store, section.batch_size, config.seed),
-        companions={'tokenizers': frozen_variables(tokenizers)},
-        show=_shower(run, tokenizers, model))
-    return fit(stage, lambda: create_state(_init(model, layout, config.seed), optimizer), run)
+    step = make_step(loss, optimizer, section.ema_decay, section.accumulate)
+    return step, lambda: create_state(_init(model, layout, config.seed), optimizer)
 
 
 def frozen_variables(tokenizers: Mapping[str, Tokenizer]) -> dict[str, Tree]:
@@ -108,7 +117,7 @@ def _shower(run: Run, tokenizers: Mapping[str, Tokenizer], model: Any) -> Callab
     generator = Generator(model, None, tokenizers, build_sampler(config), section.guidance, batch_size=SHOWN)
 
     def show(step: int, state: TrainState) -> None:
-        generator.params = jax.tree.map(np.asarray, state.ema)
+        generator.params = to_host(state.ema)
         for text in config.evaluation.tasks:
             path = workdir / 'diffusion' / 'samples' / f'{step:07d}' / f'{text.replace("->", "_to_")}.png'
             write_bytes(path, draw_task(generator, Task.parse(text), codes))

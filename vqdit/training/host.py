@@ -57,6 +57,27 @@ def _keep_freed_memory() -> bool:
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)
 
 
+def join_processes() -> None:
+    """Joins the other processes of a run where there are any: SLURM, Open MPI, Kubernetes and TPU slices are detected
+    by JAX itself. Call it before anything asks for devices.
+    """
+    try:
+        jax.distributed.initialize()
+    except ValueError:  # No cluster: a run of one process.
+        return
+
+
+def keep_compiled_programs() -> None:
+    """Lets later runs on an accelerator find what this one compiles, in the user's cache folder.
+
+    JAX_COMPILATION_CACHE_DIR names another place, on a CPU too, whose programs may not suit another machine that shares
+    the folder and are therefore not kept by themselves.
+    """
+    if _accelerator_expected() and not jax.config.values['jax_compilation_cache_dir']:
+        caches = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+        jax.config.update('jax_compilation_cache_dir', os.path.join(caches, 'vqdit', 'compiled'))
+
+
 def device_line() -> str:
     """What this run computes on, in words."""
     devices = jax.devices()

@@ -78,6 +78,12 @@ class StopFlag:
             self._stop = 'a request to another process'
         return Request.STOP if stop else Request.SAVE if save else Request.NONE
 
+    def raise_if_asked_here(self) -> None:
+        """Raises Preempted on STOP to this very process: for work that each process does at its own pace."""
+        self._take_files()
+        if self._stop:
+            raise Preempted(f'stopped by {self._stop}; run the same command again to go on from here')
+
     def raise_if_set(self) -> None:
         """Polls, and raises Preempted on STOP; call it where everything worth keeping is saved."""
         if self.poll() is Request.STOP:

@@ -2,7 +2,8 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator
+import math
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -12,11 +13,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vqdit.errors import CheckpointError, NonFiniteError
+from vqdit.performance.cost import StepCost
 from vqdit.training.checkpoints import Checkpoints
 from vqdit.training.collapse import CollapseWatch
+from vqdit.training.compilation import Step, compile_report, compile_step
 from vqdit.training.interruption import Request, StopFlag
 from vqdit.training.logging import MetricsLog, Progress
-from vqdit.training.report import compile_report
 from vqdit.training.sharding import place_batch, replicated, tree_shardings
 from vqdit.training.state import TrainState, Tree
 from vqdit.training.watchdog import Watchdog
@@ -55,15 +57,17 @@ class Stage:
         batches: of host arrays.
         companions: trees stored in every checkpoint beside the state, such as the frozen tokenizers.
         show: called with the step and the state at `logging.samples_every` steps.
+        tokens: of an example, where it has any.
     """
 
     name: str
     folder: str
     section: ConfigDict
-    step: Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+    step: Step
     batches: BatchSource
     companions: dict[str, Tree]
     show: Callable[[int, TrainState], None] | None = None
+    tokens: int = 0
 
 
 def fit(stage: Stage, create: Callable[[], TrainState], run: Run) -> TrainState:
@@ -103,9 +107,8 @@ def _train(stage: Stage, state: TrainState, shardings: Tree, checkpoints: Checkp
     with contextlib.closing(stage.batches.iterate(start)) as batches, _Journal(stage, start, config) as journal:
         first = place_batch(next(batches), run.mesh)
         run.watchdog.arm(f'compiling {stage.name}', factor=10)
-        compiled = jax.jit(stage.step, donate_argnums=0, out_shardings=(shardings, everywhere)).lower(
-            state, first, root).compile()
-        logger.info(compile_report(compiled, state, stage.name))
+        compiled, journal.cost = compile_step(stage.step, shardings, run.mesh, state, first, root)
+        logger.info(compile_report(stage.name, state, journal.cost))
         for number in range(start + 1, steps + 1):
             batch = first if number == start + 1 else place_batch(next(batches), run.mesh)
             state, metrics = compiled(state, batch, root)
@@ -132,6 +135,7 @@ class _Journal:
 
     def __init__(self, stage: Stage, start: int, config: ConfigDict):
         self._stage, self._config = stage, config
+        self.cost: StepCost | None = None
         self._log = MetricsLog(stage.folder, start)
         self._collapse = CollapseWatch()
         self._progress = Progress(stage.name, stage.section.steps, start, stage.section.batch_size, 'examples')
@@ -153,4 +157,16 @@ class _Journal:
             logger.warning('%s, step %d: %s', self._stage.name, number, line)
         self._progress.update(number, {name: value for name, value in metrics.items() if name in SHOWN})
         if number % self._config.logging.every == 0 or number == self._stage.section.steps or skipped:
-            self._log.write(number, {**metrics, 'examples_per_second': self._progress.items_per_second})
+            self._log.write(number, {**metrics, **self._speed()})
+
+    def _speed(self) -> Mapping[str, float]:
+        """Means since the second step of this run; what each figure means stands in docs/performance.md."""
+        seconds, examples = self._progress.seconds_per_step, self._progress.items_per_second
+        speed = {'examples_per_second': examples}
+        if self._stage.tokens:
+            speed['tokens_per_second'] = examples * self._stage.tokens
+        if self.cost is not None:
+            speed['flops_per_second'] = self.cost.flops.model / seconds if seconds else math.nan
+            utilization = self.cost.utilization(seconds) if seconds else None
+            speed |= {'mfu': utilization} if utilization is not None else {}
+        return speed

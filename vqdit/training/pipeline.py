@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from vqdit.data import load
@@ -30,7 +30,7 @@ from vqdit.training.interruption import StopFlag
 from vqdit.training.loop import Run
 from vqdit.training.objective import WEIGHTINGS
 from vqdit.training.optimizers import build_optimizer
-from vqdit.training.sharding import check_batch, make_mesh
+from vqdit.training.sharding import check_batch, check_split, make_mesh
 from vqdit.training.watchdog import Watchdog
 from vqdit.training.workdir import Lock, claim, load_config
 
@@ -43,7 +43,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     Raises the errors of `vqdit.errors`; Preempted when it was asked to stop, after saving.
     """
     check_config(config)
-    with start_run(config, Path(workdir)) as run, jax.set_mesh(run.mesh):
+    with start_run(config, Path(workdir)) as run:
         tokenizers = tokenizer_stage.train_tokenizers(run)
         layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
         token_stage.write_tokens(run, tokenizers, layout)
@@ -53,7 +53,13 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError or DataError for what can be known to be wrong before anything is written."""
-    mesh = make_mesh(config.mesh)
+    check_model(config, make_mesh(config.mesh))
+    for split in dict.fromkeys(('train', 'test', config.evaluation.split)):
+        load(config.data, split, modalities=tuple(config.tokenizers))
+
+
+def check_model(config: ConfigDict, mesh: Mesh) -> None:
+    """The part of `check_config` that needs no data. Raises UserError."""
     sections = {f'tokenizers.{name}.training': config.tokenizers[name].training
                 for name in learned_modalities(config)}
     for section in [*sections.values(), config.diffusion.training]:
@@ -68,11 +74,22 @@ def check_config(config: ConfigDict) -> None:
         build_optimizer(section, section.steps)
     for name in learned_modalities(config):
         build_adversary(config, name)
-    build_model(config, TokenLayout({name: _token_spec(config, name) for name in config.tokenizers}))
+    model = build_model(config, TokenLayout({name: _token_spec(config, name) for name in config.tokenizers}))
+    check_split('diffusion.model.heads', model.heads, mesh, 'tensor')
+    check_split('the tokens of an example in the trunk', model.places, mesh, 'sequence')
     build_sampler(config)
     choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
-    for split in dict.fromkeys(('train', 'test', config.evaluation.split)):
-        load(config.data, split, modalities=tuple(config.tokenizers))
+
+
+def expected_layout(config: ConfigDict) -> TokenLayout:
+    """The layout that training will find: captions are read for their vocabulary, nothing is written.
+
+    Raises DataError where captions cannot be read.
+    """
+    def spec(name: str) -> TokenSpec:
+        learned = name in learned_modalities(config)
+        return _token_spec(config, name) if learned else tokenizer_stage.make_text_tokenizer(config, name).spec
+    return TokenLayout({name: spec(name) for name in config.tokenizers})
 
 
 def _token_spec(config: ConfigDict, modality: str) -> TokenSpec:

@@ -1,5 +1,7 @@
 """Agreement between the processes of one run."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -14,3 +16,11 @@ def any_process(*flags: bool) -> tuple[bool, ...]:
         return flags
     gathered = multihost_utils.process_allgather(np.array(flags))
     return tuple(bool(flag) for flag in gathered.any(axis=0))
+
+
+def to_host(tree: Any) -> Any:
+    """Whole numpy arrays of a tree that may be split over processes: a collective operation when it is."""
+    def whole(leaf: Any) -> np.ndarray:
+        split = isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated)
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True) if split else leaf)
+    return jax.tree.map(whole, tree)

@@ -4,41 +4,71 @@ Parameters, optimizer state and averages are placed by rules: the first regular 
 leaf names the mesh axis of each of its own axes. Without a match a leaf is the same on every device.
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vqdit.errors import UserError
 from vqdit.training.state import Tree
 
-AXES = ('data', 'fsdp', 'tensor')
+AXES = ('data', 'fsdp', 'sequence', 'tensor')
+"""Of a mesh: copies of the model; copies that share its parameters; tokens of an example; heads and hidden units."""
 Rules = Sequence[tuple[str, Sequence[str | None]]]
+ACTIVATION_RULES = (('batch', ('data', 'fsdp')), ('tokens', 'sequence'), ('width', None))
+"""Where the axes lie that modules name in `nn.with_logical_constraint`."""
 
 
-def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
-    """A mesh with the axes data, fsdp and tensor; an axis of -1 takes the visible devices that the others leave.
+def make_mesh(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with the axes `AXES`; an axis of -1 takes the devices that the others leave.
 
     Sizes that multiply to fewer devices use the first ones. Raises UserError when they multiply to more than there
     are, and for several processes when they leave any out.
+
+    Args:
+        devices: the visible ones unless given.
     """
-    sizes = [config.data, config.fsdp, config.tensor]
-    count = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    sizes = [config[axis] for axis in AXES]
+    count = len(devices)
     if sizes.count(-1) == 1:
         rest = int(-np.prod(sizes))
         sizes[sizes.index(-1)] = max(count // max(rest, 1), 1)
     used = int(np.prod(sizes))
     if min(sizes) < 1 or used > count or (-1 in config.values() and used != count):
-        raise UserError(f'a mesh of data={config.data}, fsdp={config.fsdp}, tensor={config.tensor} does not fit '
-                        f'the {count} visible devices; set one axis to -1 and let the others divide {count}')
+        asked = ', '.join(f'{axis}={config[axis]}' for axis in AXES)
+        raise UserError(f'a mesh of {asked} does not fit the {count} visible devices; set one axis to -1 and let the '
+                        f'others divide {count}')
     if jax.process_count() > 1 and used != count:
         raise UserError(f'a mesh of {used} of the {count} visible devices leaves processes without work; '
                         'set one axis to -1')
-    devices = np.asarray(jax.devices()[:used]).reshape(sizes)
-    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(_arranged(devices[:used], sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _arranged(devices: Sequence[jax.Device], sizes: Sequence[int]) -> np.ndarray:
+    """The devices in the shape of the mesh, so that the last axes, which talk most, lie nearest to each other."""
+    if devices[0].platform != 'tpu':
+        return np.asarray(devices).reshape(sizes)
+    slices = len({getattr(device, 'slice_index', None) for device in devices})
+    if slices > 1 and sizes[0] % slices == 0:  # Only copies of the model talk over the network between slices.
+        within = (sizes[0] // slices, *sizes[1:])
+        return mesh_utils.create_hybrid_device_mesh(within, (slices, *(1 for _ in sizes[1:])), devices,
+                                                    allow_split_physical_axes=True)
+    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+
+
+@contextlib.contextmanager
+def placed_activations(mesh: Mesh) -> Iterator[None]:
+    """Within it, what is traced lies on `mesh` as `ACTIVATION_RULES` say."""
+    with jax.set_mesh(mesh), nn.logical_axis_rules(ACTIVATION_RULES):
+        yield
 
 
 def fixed_size(config: ml_collections.ConfigDict) -> int:
@@ -61,7 +91,7 @@ def tree_shardings(tree: Tree, rules: Rules, mesh: Mesh) -> Tree:
 
     An axis that the mesh axis does not divide stays whole.
     """
-    def place(path, leaf) -> NamedSharding:
+    def place(path: Any, leaf: Any) -> NamedSharding:
         name = '/'.join(str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key)))) for key in path)
         for pattern, axes in rules:
             if re.search(pattern, name) and len(axes) <= leaf.ndim:
@@ -82,6 +112,21 @@ def place_batch(batch: Tree, mesh: Mesh) -> Tree:
     """Global device arrays of this process's part of a batch of numpy arrays."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def check_split(what: str, count: int, mesh: Mesh, axis: str) -> None:
+    """Raises UserError when the devices of a mesh axis do not divide a number of the model."""
+    size = mesh.shape[axis]
+    if count % size:
+        fitting = [number for number in range(1, count + 1) if count % number == 0]
+        raise UserError(f'mesh.{axis} {size} does not divide {what}, {count}; choose one of '
+                        f'{", ".join(map(str, fitting))}')
+
+
+def abstract_batch(batch: Tree, mesh: Mesh) -> Tree:
+    """Shapes of global arrays with the sharding that `place_batch` gives them."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), batch)
 
 
 def check_batch(batch_size: int, mesh: Mesh, accumulate: int = 1) -> None:

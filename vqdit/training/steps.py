@@ -50,7 +50,8 @@ def _accumulated(gradient: Callable, state: TrainState, batch: Any, key: jax.Arr
     """Values and gradients averaged over `parts` equal slices of the batch, taken one after the other."""
     if parts == 1:
         return gradient(state.params, state.codebook, batch, key)
-    slices = jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), batch)
+    # Every parts-th row: so each device slices its own rows, and none has to move.
+    slices = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def body(codebook, item):
         part, number = item

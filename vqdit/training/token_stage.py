@@ -1,19 +1,23 @@
 """The stage that writes the token store: every example is encoded once, and training never runs an encoder."""
 
+import contextlib
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from vqdit.data import load
 from vqdit.data.batches import Batch
 from vqdit.data.token_store import write_store
+from vqdit.errors import Preempted
 from vqdit.tokenizers.frozen import Tokenizer, encode_loosely
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import TextTokenizer
+from vqdit.training.interruption import StopFlag
 from vqdit.training.logging import Progress
 from vqdit.training.loop import Run
 
@@ -26,6 +30,7 @@ MISFITS = {'cut': 'texts longer than the tokens of their layout were cut',
 def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLayout) -> None:
     """Writes the codes of the training and the test split to `workdir/tokens`, or what is missing of them.
 
+    Every process writes its share of the shards, and returns when all are written.
     Texts that do not fit are cut, and counted in a warning.
     """
     fingerprints = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
@@ -47,12 +52,22 @@ def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLay
                 done += count
                 run.watchdog.arm(f'writing {split} tokens', factor=10)
                 progress.update(done)
-                run.stop.raise_if_set()
+                run.stop.raise_if_asked_here()
 
-            write_store(Path(run.workdir) / 'tokens', split, dataset, encode, layout, fingerprints,
-                        shard_size=run.config.tokens.shard_size, batch_size=BATCH_SIZE, progress=advance)
+            with together(run.stop):
+                write_store(Path(run.workdir) / 'tokens', split, dataset, encode, layout, fingerprints,
+                            shard_size=run.config.tokens.shard_size, batch_size=BATCH_SIZE, progress=advance,
+                            process_index=jax.process_index(), process_count=jax.process_count())
         for (name, kind), count in (+misfits).items():
             logger.warning('%s tokens: %d %s (tokenizers.%s)', split, count, MISFITS[kind], name)
+
+
+@contextlib.contextmanager
+def together(stop: StopFlag) -> Iterator[None]:
+    """Leaves the work of each process when all have done theirs; when one was stopped, all are."""
+    with contextlib.suppress(Preempted):
+        yield
+    stop.raise_if_set()
 
 
 def data_fingerprint(run: Run) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from vqdit.data import load
 from vqdit.data.batches import Batches, stack
@@ -35,17 +36,19 @@ def train_tokenizers(run: Run) -> dict[str, Tokenizer]:
 
 def text_tokenizer(run: Run, modality: str) -> Tokenizer:
     """The text tokenizer of the workdir, made from the training captions at the first call."""
-    path, section = _folder(run, modality) / 'tokenizer.json', run.config.tokenizers[modality]
+    path = _folder(run, modality) / 'tokenizer.json'
     if not path.exists():
-        tokenizer: TextTokenizer
-        if section.kind == 'words':
-            texts = load(run.config.data, 'train', modalities=(modality,))
-            vocabulary = build_vocabulary([texts[i][modality] for i in range(len(texts))])
-            tokenizer = WordTokenizer(vocabulary, section.length)
-        else:
-            tokenizer = ByteTokenizer(section.length)
-        write_json(path, tokenizer.to_json())
+        write_json(path, make_text_tokenizer(run.config, modality).to_json())
     return TextTokenizer.from_json(read_json(path))
+
+
+def make_text_tokenizer(config: ConfigDict, modality: str) -> TextTokenizer:
+    """The text tokenizer of a config, which reads the training captions where it needs their words."""
+    section = config.tokenizers[modality]
+    if section.kind != 'words':
+        return ByteTokenizer(section.length)
+    texts = load(config.data, 'train', modalities=(modality,))
+    return WordTokenizer(build_vocabulary([texts[i][modality] for i in range(len(texts))]), section.length)
 
 
 def train_tokenizer(run: Run, modality: str) -> FrozenTokenizer:

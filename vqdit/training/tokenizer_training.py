@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from vqdit.errors import CheckpointError, UserError
@@ -18,6 +17,7 @@ from vqdit.training.checkpoint_reader import CheckpointReader
 from vqdit.training.factory import build_learned_tokenizer
 from vqdit.training.objective import tokenizer_loss
 from vqdit.training.optimizers import build_optimizer
+from vqdit.training.processes import to_host
 from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import Metrics, make_step
 from vqdit.training.workdir import load_config
@@ -64,7 +64,7 @@ def initial_variables(config: ConfigDict, modality: str, tokenizer: LearnedToken
 def freeze(tokenizer: LearnedTokenizer, state: TrainState) -> FrozenTokenizer:
     """The tokenizer with its averaged parameters and its codebook, on the host."""
     variables = {'params': state.ema} | ({'codebook': state.codebook} if state.codebook else {})
-    return FrozenTokenizer(tokenizer, jax.tree.map(np.asarray, variables))
+    return FrozenTokenizer(tokenizer, to_host(variables))
 
 
 def restore_tokenizer(workdir: str | Path, modality: str) -> FrozenTokenizer:

@@ -1,0 +1,102 @@
+"""The training step of a config, compiled for a machine that is not there: what it costs, and whether it fits."""
+
+import logging
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from vqdit.errors import UserError
+from vqdit.performance.chips import GIB
+from vqdit.training.compilation import compile_report, compile_step
+from vqdit.training.diffusion_stage import diffusion_step
+from vqdit.training.host import device_line
+from vqdit.training.pipeline import check_model, expected_layout
+from vqdit.training.sharding import abstract_batch, make_mesh, replicated, tree_shardings
+from vqdit.training.state import TrainState, Tree
+from vqdit.training.topologies import topology_devices
+
+logger = logging.getLogger(__name__)
+REMATS = ('none', 'dots', 'full')
+REFUSALS = (r'[Uu]sed ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm',
+            r'\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)')
+"""How XLA says what a chip needs and what it has."""
+UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+def compile_ahead(config: ConfigDict, topology: str = '') -> str:
+    """The report of the diffusion stage's step on `topology`, such as "v5e:4x4", or on the devices that are here.
+
+    Raises UserError for a topology that is unknown, a mesh that it cannot hold, and a step that does not fit its
+    memory: by how much, and the setting that helps first.
+    """
+    mesh = make_mesh(config.mesh, topology_devices(topology) if topology else None)
+    place = topology or device_line()
+    check_model(config, mesh)
+    layout = expected_layout(config)
+    step, create = diffusion_step(config, layout)
+    shapes = jax.eval_shape(create)
+    shardings = tree_shardings(shapes, config.sharding_rules, mesh)
+    state = jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, shardings)
+    rows = jax.ShapeDtypeStruct((config.diffusion.training.batch_size, layout.length), jnp.int32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    root = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
+    logger.info('compiling for %s', place)
+    try:
+        _, cost = compile_step(step, shardings, mesh, state, abstract_batch({'codes': rows}, mesh), root)
+    except jax.errors.JaxRuntimeError as error:
+        needed = _needed_memory(str(error))
+        if needed is None:
+            raise
+        raise UserError(_too_large(config, mesh, place, state, *needed)) from error
+    report = compile_report(f'diffusion on {place}', shapes, cost)
+    if cost.fits is False and cost.chip is not None:
+        raise UserError(f'{report}\n{_too_large(config, mesh, place, state, cost.memory, cost.chip.memory)}')
+    return report
+
+
+def _needed_memory(message: str) -> tuple[int, int] | None:
+    """Bytes that a chip needs and has, from XLA's refusal; None when it says something else."""
+    for form in REFUSALS:
+        if found := re.search(form, message):
+            return int(float(found[1]) * UNITS[found[2]]), int(float(found[3]) * UNITS[found[4]])
+    return None
+
+
+def _too_large(config: ConfigDict, mesh: Mesh, place: str, state: TrainState, needed: int, there: int) -> str:
+    """`needed` and `there` are bytes of a chip."""
+    return (f'the step does not fit {place}: {needed / GIB:.2f} GiB a chip of {there / GIB:.2f}, '
+            f'{(needed - there) / GIB:.2f} GiB too much; what helps first: {first_remedy(config, mesh, state, there)}')
+
+
+def first_remedy(config: ConfigDict, mesh: Mesh, state: TrainState, memory: int) -> str:
+    """The setting that frees most at the least cost: shards where the state is too large, else fewer activations.
+
+    Args:
+        state: abstract, with its shardings.
+        memory: bytes of a chip.
+    """
+    shards, devices = mesh.shape['fsdp'], mesh.shape['data'] * mesh.shape['fsdp']
+    resident = bytes_on_a_device(state)
+    wider = [size for size in range(shards + 1, devices + 1) if devices % size == 0 and size % shards == 0]
+    if resident > memory / 2 and wider:
+        enough = [size for size in wider if resident * shards / size <= memory / 2]
+        return (f'--config.mesh.fsdp={(enough or wider[-1:])[0]} (parameters, optimizer and average take '
+                f'{resident / GIB:.2f} GiB a chip)')
+    section = config.diffusion
+    if section.model.remat in REMATS[:-1]:
+        return f'--config.diffusion.model.remat={REMATS[REMATS.index(section.model.remat) + 1]}'
+    accumulate, rows = 2 * section.training.accumulate, section.training.batch_size // devices
+    if rows % accumulate == 0:
+        return f'--config.diffusion.training.accumulate={accumulate}'
+    if wider:
+        return f'--config.mesh.fsdp={wider[-1]}'
+    return 'more chips, a smaller batch, or a smaller model'
+
+
+def bytes_on_a_device(tree: Tree) -> int:
+    """Bytes of the shards of one device, of arrays or of shapes with shardings."""
+    return sum(leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(tree))
