@@ -125,6 +125,21 @@ def test_stratified_times_have_less_variance_than_independent_ones():
     assert np.var(together) < np.var(apart) / 16
 
 
+def test_stratified_noise_levels_make_the_bound_less_noisy():
+    """The mean over a batch of 8 of the same example: its variance is strictly that of 8 batches of one or less."""
+    codes = jnp.broadcast_to(jnp.asarray(toy.STATES[7], jnp.int32)[None], (8, toy.LENGTH))
+    denoiser = toy.denoiser(toy.joint())
+    bound = lambda key, rows: negative_log_likelihood_bound(
+        key, Absorbing(), denoiser, toy.LAYOUT, codes[:rows], jnp.full((rows, toy.LENGTH), GENERATED))
+    keys = jax.random.split(jax.random.key(11), 4000)
+    together = jax.jit(jax.vmap(lambda key: jnp.mean(bound(key, 8))))(keys)
+    apart = jax.jit(jax.vmap(jax.vmap(lambda key: bound(key, 1)[0])))(jax.vmap(lambda k: jax.random.split(k, 8))(keys))
+    apart = jnp.mean(apart, axis=1)
+    assert np.var(together) < 0.9 * np.var(apart)
+    error = np.sqrt((np.var(together) + np.var(apart)) / 4000)
+    assert abs(float(jnp.mean(together) - jnp.mean(apart))) < 4 * error
+
+
 def test_flow_likelihood_is_the_density_of_the_mixture():
     with jax.enable_x64(True):
         path, x = Trigonometric(), jnp.linspace(-2.0, 2.0, 8).reshape(8, 1, 1)

@@ -29,12 +29,12 @@ from vqdit.training.factory import (
     build_learned_tokenizer,
     build_model,
     build_process,
-    build_sampler,
     learned_modalities,
 )
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import diffusion_loss
 from vqdit.training.optimizers import build_optimizer
+from vqdit.training.sampling import build_generator
 from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import make_step
 
@@ -48,7 +48,7 @@ def train_diffusion(run: Run, tokenizers: Mapping[str, Tokenizer], layout: Token
     section = config.diffusion.training
     model, optimizer = build_model(config, layout), build_optimizer(section, section.steps)
     mixture = TaskMixture(dict(config.diffusion.tasks), layout)
-    loss = diffusion_loss(model, build_process(config), mixture, config.diffusion.weighting)
+    loss = diffusion_loss(model, build_process(config, layout, tokenizers), mixture, config.diffusion.weighting)
     store = TokenStore(workdir / 'tokens', 'train')
     stage = Stage(
         name='diffusion', folder=str(workdir / 'diffusion'), section=section,
@@ -102,10 +102,9 @@ def _stored_text_tokenizer(workdir: Path, modality: str) -> dict[str, Any]:
 def _shower(run: Run, tokenizers: Mapping[str, Tokenizer], model: Any) -> Callable[[int, TrainState], None]:
     """A function that draws samples of the evaluation tasks, always from the same noise and conditions."""
     config, workdir = run.config, Path(run.workdir)
-    section = config.diffusion.sampler
     store = TokenStore(workdir / 'tokens', 'test')
     codes = np.stack([store[i]['codes'] for i in range(min(SHOWN, len(store)))])
-    generator = Generator(model, None, tokenizers, build_sampler(config), section.guidance, batch_size=SHOWN)
+    generator = build_generator(config, model, None, tokenizers, batch_size=SHOWN)
 
     def show(step: int, state: TrainState) -> None:
         generator.params = jax.tree.map(np.asarray, state.ema)

@@ -1,33 +1,24 @@
-"""From a config to objects: tokenizers, processes, models, samplers. Names are looked up in registries only."""
+"""From a config to objects: tokenizers, processes, models. Names are looked up in registries only."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax.numpy as jnp
 from flax.core import FrozenDict
 from ml_collections import ConfigDict
 
 from vqdit.data.preprocess import read_formats
-from vqdit.diffusion.categorical import Absorbing
-from vqdit.diffusion.samplers import SAMPLERS, Ancestral, Ordered
-from vqdit.diffusion.schedules import SCHEDULES
-from vqdit.errors import UserError, nearest
+from vqdit.diffusion import registry
+from vqdit.diffusion.categorical import Process
 from vqdit.models.multimodal import MultimodalDiT
+from vqdit.registry import choose
 from vqdit.tokenizers.autoencoder import Autoencoder
-from vqdit.tokenizers.frozen import FrontEnd, LearnedTokenizer
+from vqdit.tokenizers.frozen import FrontEnd, FrozenTokenizer, LearnedTokenizer, Tokenizer, check_geometry
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.quantizers import build_quantizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.spectrogram import LogMel
 
 LEARNED_KINDS = ('pixels', 'log_mel')
-
-
-def choose(registry: Mapping[str, Any], name: str, what: str) -> Any:
-    """registry[name]. Raises UserError naming the known ones."""
-    if name not in registry:
-        raise UserError(f'{what} "{name}" is unknown; choose one of {", ".join(registry)}.{nearest(name, registry)}')
-    return registry[name]
 
 
 def learned_modalities(config: ConfigDict) -> list[str]:
@@ -55,10 +46,19 @@ def _front_end(config: ConfigDict, modality: str) -> FrontEnd:
     return Pixels((formats.image.size, formats.image.size), formats.image.channels)
 
 
-def build_process(config: ConfigDict) -> Absorbing:
-    """The noising process of `config.diffusion.process`."""
-    name = config.diffusion.process.schedule
-    return Absorbing(choose(SCHEDULES, name, 'diffusion.process.schedule')())
+def build_process(config: ConfigDict, layout: TokenLayout,
+                  tokenizers: Mapping[str, Tokenizer] | None = None) -> Process:
+    """The noising process of `config.diffusion.process`; that of code distances reads the frozen codebooks.
+
+    Without `tokenizers`, which come later, only the settings count. Raises UserError for unsound ones.
+    """
+    section, codebooks = config.diffusion.process.to_dict(), {}
+    if section.get('name') == 'code_distance':
+        for name in learned_modalities(config):
+            check_geometry(layout.specs[name], name)
+        codebooks = {name: tokenizer.codebook() for name, tokenizer in (tokenizers or {}).items()
+                     if isinstance(tokenizer, FrozenTokenizer)}
+    return registry.build_process(section, 'diffusion.process', layout, codebooks)
 
 
 def build_model(config: ConfigDict, layout: TokenLayout) -> MultimodalDiT:
@@ -68,14 +68,3 @@ def build_model(config: ConfigDict, layout: TokenLayout) -> MultimodalDiT:
     options['patches'] = FrozenDict(options['patches'])
     options['dtype'] = choose(dtypes, options['dtype'], 'diffusion.model.dtype')
     return MultimodalDiT(layout=layout, **options)
-
-
-def build_sampler(config: ConfigDict) -> Ancestral | Ordered:
-    """The sampler of `config.diffusion.sampler`."""
-    section = config.diffusion.sampler
-    kind = choose(SAMPLERS, section.name, 'diffusion.sampler.name')
-    options: dict[str, Any] = {'steps': section.steps, 'temperature': section.temperature,
-                               'process': build_process(config)}
-    if kind is Ordered:
-        options |= {'order': section.order, 'choice_temperature': section.choice_temperature}
-    return kind(**options)

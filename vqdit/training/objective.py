@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vqdit.diffusion.categorical import Categorical
+from vqdit.diffusion.categorical import Process
 from vqdit.diffusion.clock import GENERATED, TaskMixture
 from vqdit.diffusion.likelihood import noised, token_losses
 from vqdit.models.multimodal import MultimodalDiT
+from vqdit.registry import choose
 from vqdit.tokenizers.frozen import LearnedTokenizer
-from vqdit.training.factory import choose
 from vqdit.training.state import Tree
 from vqdit.training.steps import Loss, Metrics
 
@@ -24,7 +24,7 @@ def tokenizer_loss(tokenizer: LearnedTokenizer, modality: str) -> Loss:
     return loss
 
 
-WEIGHTINGS: dict[str, Callable[[Categorical, jax.Array], jax.Array]] = {
+WEIGHTINGS: dict[str, Callable[[Process, jax.Array], jax.Array]] = {
     'bound': lambda process, clock: jnp.ones_like(clock),
     'masked': lambda process, clock: 1.0 / jnp.maximum(process.weight(clock), 1e-6),
 }
@@ -35,7 +35,7 @@ has less noise, because the few masked tokens of almost clean examples have no l
 """
 
 
-def diffusion_loss(model: MultimodalDiT, process: Categorical, mixture: TaskMixture, weighting: str = 'bound') -> Loss:
+def diffusion_loss(model: MultimodalDiT, process: Process, mixture: TaskMixture, weighting: str = 'bound') -> Loss:
     """The loss of random tasks on `batch['codes'] int32 [B, N]` per generated token, as `WEIGHTINGS` weigh it.
 
     It is the mean over the modalities, so that twelve words weigh as much as sixty-four codes of an image; the metrics
