@@ -2,17 +2,24 @@
 
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from vqdit.diffusion.clock import Task
-from vqdit.diffusion.likelihood import token_losses
+from vqdit.diffusion.categorical import ByModality
+from vqdit.diffusion.clock import Task, TaskMixture
+from vqdit.diffusion.samplers import guided, sample_keys
 from vqdit.errors import UserError
+from vqdit.tokenizers.frozen import FrozenTokenizer
+from vqdit.tokenizers.spec import TokenLayout
+from vqdit.tokenizers.text import WordTokenizer
 from vqdit.training.defaults import defaults, pixels_tokenizer, text_tokenizer
-from vqdit.training.factory import build_process
+from vqdit.training.factory import build_learned_tokenizer, build_model, build_process
+from vqdit.training.objective import diffusion_loss
 from vqdit.training.pipeline import check_config, load_generator, train
-from vqdit.training.sampling import change_sampler, check_guidance
+from vqdit.training.sampling import build_guidance, build_sampler, change_sampler, check_guidance
 from vqdit.training.workdir import save_config
 
 PROCESSES = {'absorbing': 'ordered', 'uniform': 'ancestral', 'mask_and_replace': 'ancestral',
@@ -45,6 +52,28 @@ def first(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', PROCESSES)
+def test_every_process_has_a_loss_and_a_sampler_that_fit_the_model(name):
+    """Traced, not run: the gradient of the loss, samples under guidance, and the way to them."""
+    sampling = {'name': PROCESSES[name], 'guidance': 2.0, 'guidance_rescale': 0.5}
+    config = _config(process={'name': name}, sampler=sampling)
+    tokenizers = {'image': FrozenTokenizer(build_learned_tokenizer(config, 'image'), {}),
+                  'text': WordTokenizer(('red', 'green'), 12)}
+    layout = TokenLayout({modality: tokenizer.spec for modality, tokenizer in tokenizers.items()})
+    process, model = build_process(config, layout, tokenizers), build_model(config, layout)
+    codes = jnp.zeros((8, layout.length), jnp.int32)
+    params = jax.eval_shape(lambda: model.init(jax.random.key(0), codes, jnp.zeros(codes.shape))['params'])
+    loss = diffusion_loss(model, process, TaskMixture(dict(config.diffusion.tasks), layout), 'masked')
+    grads = jax.eval_shape(jax.grad(lambda p: loss(p, {}, {'codes': codes}, jax.random.key(0))[0]), params)
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
+    denoiser = lambda p: guided(lambda c, t: model.apply({'params': p}, c, t), layout, codes, build_guidance(config))
+    way = jax.eval_shape(lambda p: build_sampler(config, process).trajectory(
+        sample_keys(jax.random.key(0), jnp.arange(8)), denoiser(p), codes, codes, layout), params)
+    assert way.shape == (3, *codes.shape) and way.dtype == jnp.int32
+    assert isinstance(process, ByModality) == (name == 'code_distance')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', PROCESSES)
 def test_every_process_trains_and_samples(first, tmp_path, name):
     workdir = first
     if name != 'absorbing':
@@ -55,10 +84,10 @@ def test_every_process_trains_and_samples(first, tmp_path, name):
     generator, config = load_generator(workdir, guidance=2.0, guidance_interval=(0.2, 1.0))
     codes = generator.generate_codes(Task.parse('text->image'), np.zeros((4, generator.layout.length), np.int32))
     assert (codes[:, generator.layout.slice('image')] < 25).all()
-    process = build_process(config, generator.layout, generator.tokenizers)
-    assert (type(process).__name__ == 'ByModality') == (name == 'code_distance') and callable(token_losses)
+    assert config.diffusion.process.name == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sampler', [
     'ancestral', 'first_hitting', 'tau_leaping', {'name': 'entropy_bounded', 'bound': 0.5},
     {'name': 'remasking', 'amount': {'name': 'capped', 'most': 0.2}, 'focus': 'on_the_unsure'}])

@@ -153,6 +153,11 @@ def check_ends(alpha: Callable[[jax.Array], jax.Array]) -> None:
         raise UserError(f'{end:.2g} of every token is left at noise level 1; choose a schedule that ends at 0')
 
 
+def kept_between(schedule: Schedule, s: jax.Array, t: jax.Array) -> jax.Array:
+    """alpha(t) / alpha(s): the chance that what is left at noise level s is left at t >= s."""
+    return schedule.alpha(t) / jnp.maximum(schedule.alpha(s), 1e-30)
+
+
 def noise_level(schedule: Schedule, lost: jax.Array) -> jax.Array:
     """The noise levels at which 1 - alpha(t) is `lost`, by bisection; the shape of `lost`."""
     if isinstance(schedule, Linear):

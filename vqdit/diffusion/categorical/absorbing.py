@@ -17,8 +17,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from vqdit.diffusion.categorical.kernels import kept_between
-from vqdit.diffusion.schedules import Linear, Schedule, check_ends
+from vqdit.diffusion.schedules import Linear, Schedule, check_ends, kept_between
 
 SMALLEST_TIME = 1e-3
 """Below this noise level the weight of (3) is held, which spares the gradient rare and huge terms.

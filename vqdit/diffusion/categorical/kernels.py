@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqdit.diffusion.schedules import Linear, Schedule
+from vqdit.diffusion.schedules import Linear, Schedule, kept_between
 from vqdit.errors import UserError
 
 
@@ -46,11 +46,6 @@ class Kernel(Protocol):
 
 def _rate(schedule: Schedule, t: jax.Array) -> jax.Array:
     return -schedule.slope(t) / schedule.alpha(t)
-
-
-def kept_between(schedule: Schedule, s: jax.Array, t: jax.Array) -> jax.Array:
-    """alpha(t) / alpha(s): the chance that what is left at noise level s is left at t >= s."""
-    return schedule.alpha(t) / jnp.maximum(schedule.alpha(s), 1e-30)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 from jax.scipy.special import kl_div
 
 from vqdit.diffusion.categorical.absorbing import SMALLEST_TIME
-from vqdit.diffusion.categorical.kernels import Kernel, Uniform, kept_between
-from vqdit.diffusion.schedules import Constant, Schedule, check_ends
+from vqdit.diffusion.categorical.kernels import Kernel, Uniform
+from vqdit.diffusion.schedules import Constant, Schedule, check_ends, kept_between
 
 LARGEST_TIME = 1.0 - 1e-3
 """Above this noise level the integrand of (4) is held: its rates grow without bound there, what they weigh fades."""
