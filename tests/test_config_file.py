@@ -62,3 +62,12 @@ def test_override_changes_nothing_when_it_is_wrong():
     with pytest.raises(UserError):
         override(config, 'a.b', 'x')
     assert config.to_dict() == {'a': {'b': 1}}
+
+
+def test_a_section_that_has_a_name_is_replaced_as_a_whole():
+    config = defaults().lock()
+    override(config, 'diffusion.sampler', '{"name": "entropy_bounded", "bound": 0.5}')
+    assert config.diffusion.sampler.to_dict() == {'name': 'entropy_bounded', 'bound': 0.5} and config.is_locked
+    for path, text in (('diffusion.sampler', '{"bound": 0.5}'), ('diffusion.training', '{"name": "x"}')):
+        with pytest.raises(UserError, match='is a section'):
+            override(config, path, text)

@@ -60,11 +60,15 @@ def _line(error: Exception, file: str) -> str:
 def override(config: ConfigDict, path: str, text: str) -> None:
     """Sets the setting at the dotted `path` to `text`, read in the type that the setting has.
 
-    A setting that is None takes any Python literal. Raises UserError for an unknown setting or a wrong type.
+    A setting that is None takes any Python literal. A section that names what it is of, as a quantizer or a sampler
+    is, is replaced as a whole by a mapping with a `name`. Raises UserError for an unknown setting or a wrong type.
     """
     settings = dict(leaves(config))
     if path not in settings:
         section = [name for name in settings if name.startswith(f'{path}.')]
+        if f'{path}.name' in section and _is_named(literal(text)):
+            _replace(config, path, literal(text))
+            return
         if section:
             raise UserError(f'--config.{path} is a section; set one of {", ".join(section)}')
         raise UserError(f'the config has no setting "{path}".{nearest(path, settings)}')
@@ -74,12 +78,24 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     config[key] = _read(text, settings[path], path)
 
 
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get('name'), str)
+
+
+def _replace(config: ConfigDict, path: str, section: dict[str, Any]) -> None:
+    with config.unlocked():
+        *parents, key = path.split('.')
+        for parent in parents:
+            config = config[parent]
+        config[key] = ConfigDict(section)
+
+
 def _read(text: str, current: Any, path: str) -> Any:
     kind = type(current)
     try:
         if kind in _PARSERS:
             return _PARSERS[kind].parse(text)
-        value = _literal(text)
+        value = literal(text)
         if kind is tuple:
             return tuple(value) if isinstance(value, list | tuple) else (value,)
         return value if current is None else kind(value)
@@ -89,7 +105,7 @@ def _read(text: str, current: Any, path: str) -> Any:
         ) from error
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """A Python literal, or the text itself where it is none."""
     try:
         return ast.literal_eval(text)

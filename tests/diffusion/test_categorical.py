@@ -92,14 +92,14 @@ def test_loss_is_weighted_cross_entropy_of_masked_tokens_only():
 
 
 def test_draws_reach_the_tail():
-    """A tail of 2e-6 a class over many classes: the Gumbel noise must be fine enough to reach it."""
-    classes, draws, tail = 2**8, 2**17, 4e-4
-    logits = jnp.log(jnp.full(classes, tail / (classes - 1)).at[0].set(1 - tail))
-    step = jax.jit(lambda key: jnp.sum(draw_codes(key, jnp.broadcast_to(logits[None], (2**13, classes))) > 0))
-    count = sum(int(step(jax.random.key(i))) for i in range(draws // 2**13))
-    expected = tail * draws
-    low, high = stats.poisson.interval(0.999, expected)
-    assert low <= count <= high
+    """2^17 classes of 1e-8 each beside a likely one: their count stays within its Poisson interval (MDLM, whose
+    Gumbel noise ends where it is likeliest to matter, and JAX's own default mode do not reach as far)."""
+    tail, share, draws = 2**17, 1e-8, 2**16
+    logits = jnp.log(jnp.full(tail + 1, share).at[0].set(1 - tail * share))
+    count = jax.jit(jax.vmap(lambda key: draw_codes(key, logits) > 0))
+    found = sum(int(jnp.sum(count(jax.random.split(jax.random.key(i), draws // 4)))) for i in range(4))
+    low, high = stats.poisson.interval(0.999, tail * share * draws)
+    assert low <= found <= high
 
 
 @pytest.mark.parametrize('classes', [3, 5, 17])

@@ -162,6 +162,19 @@ def test_bound_in_continuous_time_is_the_limit_of_its_steps(name):
         np.testing.assert_allclose(rate[possible], steps[possible], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('name', ['uniform', 'hybrid', 'masked distance', 'absorbing'])
+def test_rates_are_the_limit_of_the_reverse_step(name):
+    with jax.enable_x64(True):
+        kernel = 'no replacement' if name == 'absorbing' else name
+        process, z = PROCESSES[kernel], jnp.arange(K + 1)
+        p = np.random.default_rng(6).dirichlet(np.ones(K), size=K + 1)
+        logits, t, width = jnp.log(jnp.asarray(p)), _at(0.6, z), 1e-7
+        limit = np.array(jax.jit(lambda t: process.reverse(logits, z, t, t - width) / width)(t))[:, :K]
+        limit[np.arange(K), np.arange(K)] = 0.0
+        process = Absorbing(Geometric()) if name == 'absorbing' else process
+        np.testing.assert_allclose(jax.jit(lambda t: process.rates(logits, z, t, K))(t), limit, rtol=1e-4, atol=1e-6)
+
+
 def test_plain_and_leave_one_out():
     """The conversion, the plug-in posterior of UDLM, and what the latter does with the wrong denoiser."""
     with jax.enable_x64(True):
@@ -272,14 +285,18 @@ def test_the_gap_of_the_bound_in_steps_halves_when_they_double(name):
 
 @pytest.mark.parametrize('name', ['uniform', 'hybrid', 'masked distance'])
 def test_draws_follow_the_marginal_and_the_posterior(name):
-    """Chi-square of 1e5 draws of corrupt and of step from every (x, z_t)."""
+    """Chi-square of 1e5 draws of corrupt, of step from every (x, z_t), and of forward from every z_s."""
     process, draws, (t, s) = PROCESSES[name], 100_000 // (K * (K + 1)), (0.6, 0.35)
     x, z = (np.broadcast_to(grid[..., None], (K, K + 1, draws)).reshape(1, -1) for grid in _grid())
     mask_ids = jnp.full(x.shape[1], K)
     noisy = np.asarray(process.corrupt(jax.random.key(0), x, jnp.full(x.shape, t), mask_ids))
     earlier = np.asarray(process.step(jax.random.key(1), z, x, jnp.float32(t), jnp.float32(s), mask_ids))
+    later = np.asarray(process.forward(jax.random.key(2), z, jnp.float32(s), jnp.float32(t), mask_ids))
     with jax.enable_x64(True):
         marginal, posterior = _transition(name, 0.0, t)[:K], _brute_posterior(name, t, s)
+        onwards = _transition(name, s, t)
+    for code in range(K + 1):
+        _fits(later[z == code], onwards[code])
     for code in range(K):
         _fits(noisy[x == code], marginal[code])
         for seen in np.flatnonzero(marginal[code]):
@@ -292,7 +309,7 @@ def _fits(drawn, probabilities):
     assert counts[~possible].sum() == 0
     if possible.sum() > 1:
         expected = probabilities[possible] / probabilities[possible].sum() * counts.sum()
-        assert stats.chisquare(counts[possible], expected).pvalue > 1e-4
+        assert stats.chisquare(counts[possible], expected).pvalue > 1e-3
 
 
 def test_a_denoiser_that_leaves_out_is_made_plain_for_every_modality():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 import toy
 
-from vqdit.diffusion.categorical import Absorbing, CodeDistance, MaskAndReplace, Uniform, replace
+from vqdit.diffusion.categorical import Absorbing, ByModality, CodeDistance, MaskAndReplace, Uniform, replace
 from vqdit.diffusion.clock import GENERATED
 from vqdit.diffusion.gaussian import Flow
 from vqdit.diffusion.likelihood import masked_count_bound, negative_log_likelihood_bound
@@ -17,11 +17,14 @@ from vqdit.diffusion.samplers import (
     EntropyBounded,
     EulerMaruyama,
     FirstHitting,
+    ForwardBackward,
     Heun,
     LeaveOneOutGibbs,
     Ordered,
     Remasking,
+    TauLeaping,
     grids,
+    on_the_unsure,
     sample_keys,
     solve,
 )
@@ -30,6 +33,7 @@ from vqdit.diffusion.schedules import Linear, Partial
 ROLES, CODES = jnp.full((2, toy.LENGTH), GENERATED), jnp.full((2, toy.LENGTH), toy.CODES, jnp.int32)
 NEAR = replace(CodeDistance.of(jnp.arange(3.0)[:, None]))
 HYBRID = MaskAndReplace(Linear(), Uniform(Partial(Linear(), 0.5)))
+SPLIT = ByModality({'toy': NEAR}, toy.LAYOUT)
 
 
 def _denoiser(codes, clock):
@@ -50,13 +54,13 @@ def _bounded(process):
 
 @pytest.mark.parametrize('function', [
     *map(_sampled, [Ancestral(2), Ancestral(2, process=NEAR), Ancestral(2, process=HYBRID), Ordered(2),
-                    Ordered(2, order='confidence', choice_temperature=1.0), Remasking(2), FirstHitting(),
-                    EntropyBounded()]),
+                    Ordered(2, order='confidence', choice_temperature=1.0), FirstHitting(), EntropyBounded(),
+                    Remasking(2, focus=on_the_unsure), TauLeaping(2, process=HYBRID),
+                    Ancestral(3, process=SPLIT, corrector=LeaveOneOutGibbs(SPLIT)),
+                    Ancestral(3, corrector=ForwardBackward(Absorbing()))]),
     *map(_solved, [DDIM(1.0), EulerMaruyama(), DPMSolverPlusPlusSDE(), Churn(Heun())]),
-    *map(_bounded, [Absorbing(), HYBRID, NEAR]),
+    *map(_bounded, [Absorbing(), HYBRID, SPLIT]),
     lambda key: masked_count_bound(key, _denoiser, toy.LAYOUT, CODES % 3, ROLES),
-    lambda key: LeaveOneOutGibbs(replace())(sample_keys(key, jnp.arange(2)), _denoiser, CODES % 3, ROLES,
-                                            jnp.float32(0.5), toy.LAYOUT),
 ])
 def test_no_key_is_used_twice(function):
     with jax.debug_key_reuse(True):

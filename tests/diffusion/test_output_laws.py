@@ -8,41 +8,62 @@ import pytest
 import toy
 from scipy import stats
 
-from vqdit.diffusion.categorical import MaskAndReplace, Uniform, replace
+from vqdit.diffusion.categorical import Absorbing, MaskAndReplace, Uniform, replace
 from vqdit.diffusion.clock import ABSENT, GENERATED, GIVEN
 from vqdit.diffusion.samplers import (
     Ancestral,
     EntropyBounded,
     FirstHitting,
+    ForwardBackward,
     LeaveOneOutGibbs,
     Ordered,
     Remasking,
+    TauLeaping,
     blocks,
     capped,
     during,
     levels,
+    looped,
+    on_the_unsure,
     rescaled,
     sample_keys,
     top_k,
     top_p,
 )
-from vqdit.diffusion.schedules import Linear, Partial
+from vqdit.diffusion.schedules import Cosine, Linear, Partial
 from vqdit.errors import UserError
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 
 K, L, DRAWS = toy.CODES, toy.LENGTH, 10_000
+LOOP = looped(0.4, 0.5)
 REMASK = lambda t, s: min(0.3, s / max(1 - t, 1e-12), 1.0) if t < 1 else 0.0
+
+
+
+def _two_blocks(z, step):
+    """First a token of the first two, then the two that are left."""
+    if step:
+        return laws.revealed(z, laws.masked(z))
+    return {later: p / 2 for place in (0, 1) for later, p in laws.revealed(z, [place]).items()}
+
 
 LAWS = {
     'ancestral': (Ancestral(4), lambda: laws.ancestral(4)),
-    'remasking': (Remasking(4, capped(0.3)), lambda: laws.ancestral(4, REMASK)),
+    'tau leaping': (TauLeaping(4), lambda: laws.tau_leaping(4)),
+    'corrected': (Ancestral(2, corrector=ForwardBackward(Absorbing(), 0.4)), lambda: laws.corrected(2, 0.4)),
+    'remasking': (Remasking(4, capped(0.3)), lambda: laws.remasking(laws.straight(4), REMASK)),
     'no remasking': (Remasking(4, rescaled(0.0)), lambda: laws.ancestral(4)),
+    'remasking loop': (Remasking(6, during(capped(0.5), 0.4, 0.4), times=LOOP), lambda: laws.remasking(
+        LOOP(6).astype(float), lambda t, s: min(0.5, s / (1 - t)) if abs(t - 0.4) < 1e-6 else 0.0)),
+    'remasking the unsure': (Remasking(3, capped(0.4), focus=on_the_unsure), lambda: laws.unsure(
+        3, lambda t, s: min(0.4, s / (1 - t)) if t < 1 else 0.0)),
     'random': (Ordered(L), lambda: toy.joint()),
     'first hitting': (FirstHitting(), lambda: toy.joint()),
     'entropy': (Ordered(L, order='entropy'), lambda: toy.joint()),
     'margin': (Ordered(L, order='margin'), lambda: toy.joint()),
     'purity': (Ordered(L, order='purity'), lambda: toy.joint()),
     'blocks': (Ordered(L, stages=blocks(1)), lambda: toy.joint()),
+    'blocks of 2 in 2 steps': (Ordered(2, stages=blocks(2)), lambda: laws.run(_two_blocks, 2)),
     'entropy bound 0': (EntropyBounded(0.0), lambda: toy.joint()),
     'entropy bound 0.9': (EntropyBounded(0.9), lambda: laws.entropy_bounded(0.9)),
     'confidence': (Ordered(L, order='confidence'), laws.confidence),
@@ -57,15 +78,19 @@ def _draw(sampler, roles=None, codes=None, draws=DRAWS, denoiser=None):
     return np.asarray(run(keys, codes, roles))
 
 
-@pytest.mark.parametrize('name', LAWS)
-def test_what_is_drawn_follows_the_enumerated_law(name):
-    sampler, law = LAWS[name]
-    expected = law() * DRAWS
-    counts = toy.frequencies(_draw(sampler)) * DRAWS
+def _fit(samples, law):
+    """The p-value of the chi-square of samples, rare states pooled."""
+    counts, expected = toy.frequencies(samples) * DRAWS, law * DRAWS
     rare = expected < 5
     if rare.any():
         counts, expected = (np.append(x[~rare], x[rare].sum()) for x in (counts, expected))
-    assert stats.chisquare(counts, expected).pvalue > 1e-3
+    return stats.chisquare(counts, expected).pvalue
+
+
+@pytest.mark.parametrize('name', LAWS)
+def test_what_is_drawn_follows_the_enumerated_law(name):
+    sampler, law = LAWS[name]
+    assert _fit(_draw(sampler), law()) > 1e-3
 
 
 def test_orders_that_do_not_look_at_the_draw_are_exact():
@@ -75,10 +100,25 @@ def test_orders_that_do_not_look_at_the_draw_are_exact():
     assert toy.total_variation(laws.entropy_bounded(0.0), toy.joint()) < 1e-12
 
 
-def test_ancestral_is_of_first_order():
-    errors = [toy.total_variation(laws.ancestral(steps), toy.joint()) for steps in (8, 16, 32, 64)]
+@pytest.mark.parametrize('law', [laws.ancestral, laws.tau_leaping])
+def test_steps_are_of_first_order(law):
+    errors = [toy.total_variation(law(steps), toy.joint()) for steps in (8, 16, 32, 64)]
     slopes = -np.diff(np.log2(errors))
     assert 0.9 < slopes[-1] < 1.1 and (slopes > 0.8).all()
+
+
+def test_the_forward_backward_corrector_keeps_the_law_up_to_the_square_of_its_share():
+    law, moved = laws.noised(0.5), []
+    for share in (0.1, 0.05, 0.025):
+        after = laws.forward_backward(law, 0.5, share)
+        moved.append(0.5 * sum(abs(after.get(z, 0.0) - mass) for z, mass in law.items()))
+    np.testing.assert_allclose(-np.diff(np.log2(moved)), 2.0, atol=0.15)
+
+
+def test_a_loop_holds_its_level_and_needs_steps_to_come_and_go():
+    np.testing.assert_allclose(looped(0.2, 0.5)(8), [1, 11 / 15, 7 / 15, 0.2, 0.2, 0.2, 0.2, 0.2, 0], atol=1e-6)
+    with pytest.raises(UserError, match='more steps'):
+        Remasking(3, times=looped(0.1, 0.9))
 
 
 def test_the_bias_of_the_confidence_order_as_a_number(capsys):
@@ -123,10 +163,13 @@ def _exact_denoiser(process, steps):
     return apply
 
 
-@pytest.mark.parametrize('process', [replace(), MaskAndReplace(Linear(), Uniform(Partial(Linear(), 0.3)))])
-def test_other_processes_are_reversed_too(process):
-    """The error of the ancestral sampler falls as its steps grow; 32 steps are within 4 % of the truth."""
-    errors = [toy.total_variation(toy.frequencies(_draw(Ancestral(n, process=process),
+HYBRID = MaskAndReplace(Linear(), Uniform(Partial(Linear(), 0.3)))
+
+
+@pytest.mark.parametrize(('sampler', 'process'), [(Ancestral, replace()), (Ancestral, HYBRID), (TauLeaping, HYBRID)])
+def test_other_processes_are_reversed_too(sampler, process):
+    """The error falls as the steps grow; 32 are within 4 % of the truth."""
+    errors = [toy.total_variation(toy.frequencies(_draw(sampler(n, process=process),
                                                         denoiser=_exact_denoiser(process, n))), toy.joint())
               for n in (2, 32)]
     assert errors[1] < 0.04 and errors[1] < 0.5 * errors[0]
@@ -164,18 +207,78 @@ def test_stages():
     np.testing.assert_array_equal(levels(layout), [0, 0, 0, 0] + [0, 1] * 4)
 
 
-@pytest.mark.parametrize('sampler', [Remasking(3), FirstHitting(), EntropyBounded(), Ordered(3, order='entropy')])
-def test_given_tokens_stay_and_no_mask_is_left(sampler):
+EVERY = [Ancestral(3), Ancestral(2, process=replace(), corrector=LeaveOneOutGibbs(replace())), TauLeaping(3),
+         Ordered(3), Ordered(2, order='confidence', choice_temperature=1.0), FirstHitting(), EntropyBounded(),
+         Remasking(3, focus=on_the_unsure), Ancestral(3, corrector=ForwardBackward(Absorbing()))]
+
+
+@pytest.mark.parametrize('sampler', EVERY)
+def test_given_tokens_stay_and_garbage_elsewhere_is_not_seen(sampler):
+    """Inpainting: bit for bit, whatever stands where nothing is given, and no mask is left where it is generated."""
     draws = 64
     roles = jnp.broadcast_to(jnp.array([GIVEN, GENERATED, ABSENT])[None], (draws, L))
-    codes = jnp.broadcast_to(jnp.array([2, K, 1])[None], (draws, L))
-    samples = _draw(sampler, roles, codes, draws)
+    clean, garbage = (jnp.broadcast_to(jnp.array(row)[None], (draws, L)) for row in ([2, K, K], [2, 0, 1]))
+    keys, denoiser = sample_keys(jax.random.key(0), jnp.arange(draws)), toy.denoiser(toy.joint())
+    run = jax.jit(lambda codes: sampler(keys, denoiser, codes, roles, toy.LAYOUT))
+    samples = np.asarray(run(clean))
     assert (samples[:, 0] == 2).all() and (samples[:, 1] < K).all() and (samples[:, 2] == K).all()
+    np.testing.assert_array_equal(run(garbage), samples)
+
+
+def test_a_hundred_tasks_run_the_same_program():
+    draws, sampler, denoiser = 2, Ordered(3), toy.denoiser(toy.joint())
+    run = jax.jit(lambda keys, codes, roles: sampler(keys, denoiser, codes, roles, toy.LAYOUT))
+    for number in range(100):
+        roles = jnp.asarray(np.random.default_rng(number).integers(0, 3, (draws, L)), jnp.int32)
+        run(sample_keys(jax.random.key(number), jnp.arange(draws)), jnp.zeros((draws, L), jnp.int32), roles)
+    assert run._cache_size() == 1
 
 
 @pytest.mark.parametrize('make', [
-    lambda: Remasking(0), lambda: capped(1.5), lambda: EntropyBounded(-1.0), lambda: blocks(0),
+    lambda: Remasking(0), lambda: TauLeaping(0), lambda: capped(1.5), lambda: looped(1.0, 0.5),
+    lambda: ForwardBackward(Absorbing(), 1.0), lambda: LeaveOneOutGibbs(Absorbing()),
+    lambda: EntropyBounded(-1.0), lambda: blocks(0),
     lambda: top_k(lambda *_: {}, 0), lambda: top_p(lambda *_: {}, 0.0), lambda: Ordered(3, order='best')])
 def test_bad_settings_are_refused(make):
     with pytest.raises(UserError):
         make()
+
+
+def test_levels_from_coarse_to_fine_are_exact_at_a_token_a_step():
+    """Three levels of one position: the chain rule in the order of the levels."""
+    layout = TokenLayout({'toy': TokenSpec((1,), K, levels=L)})
+    roles = jnp.full((DRAWS, L), GENERATED)
+    sampler, denoiser = Ordered(L, stages=levels), toy.denoiser(toy.joint())
+    keys = sample_keys(jax.random.key(0), jnp.arange(DRAWS))
+    seen = np.asarray(jax.jit(lambda keys: sampler.trajectory(keys, denoiser, roles, roles, layout))(keys))
+    for step, codes in enumerate(seen):
+        assert (codes[:, :step] < K).all() and (codes[:, step:] == K).all()
+    assert _fit(seen[-1], toy.joint()) > 1e-3
+
+
+@pytest.mark.parametrize('sampler', [Ancestral(4), Ordered(3, order='confidence')])
+def test_the_trajectory_ends_in_the_samples_and_every_step_is_told(sampler):
+    told, roles = [], jnp.broadcast_to(jnp.array([GIVEN, GENERATED, GENERATED])[None], (8, L))
+    codes, keys = jnp.full((8, L), 1), sample_keys(jax.random.key(0), jnp.arange(8))
+    arguments = keys, toy.denoiser(toy.joint()), codes, roles, toy.LAYOUT
+    whole = np.asarray(sampler.trajectory(*arguments))
+    np.testing.assert_array_equal(whole[-1], sampler(*arguments, on_step=told.append))
+    jax.effects_barrier()
+    assert sorted(told) == list(range(sampler.length(toy.LAYOUT))) and len(whole) == len(told) + 1
+    np.testing.assert_array_equal(whole[0], np.tile([1, K, K], (8, 1)))
+
+
+def test_the_noise_level_that_a_sampler_tells_is_the_one_of_the_masked_share():
+    """On any schedule: a third of the tokens is masked at the t of alpha(t) = 2/3, which the model was trained at."""
+    seen = []
+
+    def denoiser(codes, clock):
+        jax.debug.callback(lambda codes, clock: seen.append(((codes == K).mean(), clock.max())), codes, clock)
+        return {'toy': jnp.zeros((*codes.shape, K))}
+
+    for sampler in (Ordered(L, process=Absorbing(Cosine())), EntropyBounded(0.0, process=Absorbing(Cosine()))):
+        _draw(sampler, draws=1, denoiser=denoiser, roles=jnp.full((1, L), GENERATED), codes=jnp.full((1, L), K))
+    jax.effects_barrier()
+    assert {round(float(share), 3) for share, _ in seen} >= {0.333, 1.0}
+    for share, level in seen:
+        assert float(Cosine().alpha(level)) == pytest.approx(1 - float(share), abs=1e-5)

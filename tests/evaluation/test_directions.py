@@ -15,7 +15,8 @@ def test_every_example_is_generated_once_and_the_knowing_are_right(config, knowi
         (task, start, count) for task in config.evaluation.tasks for start, count in [(0, 8), (8, 8), (16, 4)]
     ]
     assert [str(direction.task) for direction in directions] == list(config.evaluation.tasks)
-    assert {row.count for direction in directions for row in direction.rows} == {20}
+    counts = {row.count for direction in directions for row in direction.rows if 'code entropy' not in row.metric}
+    assert counts == {20}
     for direction in directions:
         accuracies = [row for row in direction.rows if row.unit == 'fraction']
         assert len(accuracies) > 4 and {row.value for row in accuracies} == {1.0}
@@ -23,10 +24,21 @@ def test_every_example_is_generated_once_and_the_knowing_are_right(config, knowi
 
 
 def test_likelihood_of_uniform_guesses_is_the_logarithm_of_the_codes(config, knowing):
-    rows = [direction.rows[-1] for direction in measure_directions(knowing, config, make_scorer(config))]
-    assert [(row.metric, row.unit) for row in rows] == [('likelihood bound', 'nats per token')] * 2
-    np.testing.assert_allclose([row.value for row in rows], np.log([64, 16]), rtol=0.25)
-    assert rows[0].ceiling is None and rows[1].ceiling > 0
+    directions = measure_directions(knowing, config, make_scorer(config))
+    rows = [row for direction in directions for row in direction.rows if row.metric == 'likelihood bound']
+    assert [row.unit for row in rows] == ['nats per token', 'bits per token'] * 2
+    np.testing.assert_allclose([row.value for row in rows[::2]], np.log([64, 16]), rtol=0.25)
+    assert rows[0].ceiling is None and rows[2].ceiling > 0
+    for nats, bits in (rows[:2], rows[2:]):
+        assert bits.value == pytest.approx(nats.value / np.log(2))
+    assert rows[3].ceiling == pytest.approx(rows[2].ceiling / np.log(2))
+
+
+def test_codes_that_never_change_take_no_bits(config, knowing):
+    first, other = measure_directions(knowing, config, make_scorer(config))
+    entropies = [row for row in first.rows if 'code entropy' in row.metric]
+    assert [row.value for row in entropies] == [0.0, 0.0] and entropies[0].unit == 'bits per token'
+    assert not any('code entropy' in row.metric for row in other.rows)
 
 
 def test_tokenizers_that_lose_nothing_are_right(config, knowing):

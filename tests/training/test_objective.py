@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax.core import FrozenDict
 
@@ -11,6 +12,8 @@ from vqdit.errors import UserError
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 from vqdit.training.objective import diffusion_loss
+from vqdit.training.state import create_state
+from vqdit.training.steps import make_step
 
 LAYOUT = TokenLayout({'image': TokenSpec((2, 2), 8), 'text': TokenSpec((3,), 5)})
 MODEL = MultimodalDiT(LAYOUT, FrozenDict({}), width=8, depth=1, heads=2)
@@ -69,6 +72,15 @@ def test_loss_and_gradient_are_finite_on_every_schedule(params, schedule, weight
 def test_a_modality_that_no_task_generates_has_no_loss(params):
     _, metrics = _loss(params, tasks={'image->text': 1.0})
     assert metrics['image_nats'] == 0.0 and metrics['text_nats'] > 0.0
+
+
+def test_a_hundred_steps_run_the_same_program(params):
+    optimizer = optax.sgd(0.1)
+    loss = diffusion_loss(MODEL, Absorbing(), TaskMixture(TASKS, LAYOUT))
+    step, state = jax.jit(make_step(loss, optimizer, 0.9)), create_state({'params': params}, optimizer)
+    for number in range(100):
+        state, _ = step(state, {'codes': np.roll(CODES, number, axis=0)}, KEY)
+    assert step._cache_size() == 1 and int(state.step) == 100
 
 
 def test_an_unknown_weighting_is_named():

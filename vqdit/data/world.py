@@ -90,14 +90,15 @@ class World:
             raise IndexError(f'World example {index} is outside of 0 .. {self.size - 1}.')
         scene = draw_scene(self._stream(index, 'scene'))
         rendered = {
-            name: self._render(name, scene, self._stream(index, name)) for name in self.modalities
+            name: self.render(name, scene, self._stream(index, name)) for name in self.modalities
         }
         return {**rendered, 'scene': scene}
 
     def _stream(self, index: int, name: str) -> np.random.Generator:
         return np.random.default_rng((self.seed, index, _STREAMS[name]))
 
-    def _render(self, name: str, scene: Scene, rng: np.random.Generator) -> Any:
+    def render(self, name: str, scene: Scene, rng: np.random.Generator) -> Any:
+        """A modality of a scene, drawn from its distribution."""
         if name == 'image':
             return render_image(scene, rng, self.image_size)
         if name == 'video':

@@ -74,15 +74,22 @@ class Interval:
 
 @dataclass(frozen=True)
 class Rescaled:
-    """Another guidance, a `share` of it brought back to the standard deviation of c (arXiv:2305.08891, 3.4)."""
+    """Another guidance, a `share` of it brought back to the standard deviation of c (arXiv:2305.08891, 3.4).
+
+    Raises UserError for a share outside of [0, 1].
+    """
 
     inner: Guidance
     share: float = 0.7
 
+    def __post_init__(self):
+        if not 0 <= self.share <= 1:
+            raise UserError(f'the rescaled share of guidance lies in [0, 1], not {self.share}')
+
     def __call__(self, c: jax.Array, u: jax.Array, t: jax.Array) -> jax.Array:
         guided, axes = self.inner(c, u, t), tuple(range(1, c.ndim))
         deviation = lambda x: jnp.std(x, axis=axes, keepdims=True)
-        return guided * (1.0 + self.share * (deviation(c) / deviation(guided) - 1.0))
+        return guided * (1.0 + self.share * (deviation(c) / jnp.maximum(deviation(guided), 1e-12) - 1.0))
 
 
 @dataclass(frozen=True)
@@ -120,12 +127,6 @@ class ZeroStar:
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """Inner products over all axes but the first, which are kept."""
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)
-
-
-def guide(conditional: jax.Array, unconditional: jax.Array, scale: jax.Array | float) -> jax.Array:
-    """Guided log-probabilities, fp32 [..., K], from two sets of logits [..., K]; not normalised."""
-    c, u = log_probabilities(conditional), log_probabilities(unconditional)
-    return u + scale * (c - u)
 
 
 def log_probabilities(logits: jax.Array) -> jax.Array:
@@ -172,7 +173,7 @@ def guided_by_each(denoiser: Denoiser, layout: TokenLayout, roles: jax.Array,
     Modalities without a weight count as absent. Raises UserError for one that the layout lacks.
     """
     mask_ids = jnp.asarray(layout.mask_ids)[None]
-    chosen = [jnp.asarray(layout.select(()))[None], *(jnp.asarray(_select(layout, name))[None] for name in weights)]
+    chosen = [jnp.asarray(layout.select(names))[None] for names in ((), *((name,) for name in weights))]
 
     def guided_denoiser(codes: jax.Array, clock: jax.Array) -> dict[str, jax.Array]:
         hide = [(roles == GIVEN) & ~keep for keep in chosen]
@@ -185,11 +186,6 @@ def guided_by_each(denoiser: Denoiser, layout: TokenLayout, roles: jax.Array,
         return combined
 
     return guided_denoiser
-
-
-def _select(layout: TokenLayout, name: str):
-    layout.slice(name)
-    return layout.select((name,))
 
 
 def autoguided(denoiser: Denoiser, weaker: Denoiser, layout: TokenLayout, guidance: Guidance) -> Denoiser:

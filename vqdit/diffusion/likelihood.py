@@ -11,30 +11,32 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vqdit.diffusion.categorical import Categorical
+from vqdit.diffusion.categorical import Absorbing, Process, part_of
 from vqdit.diffusion.clock import ABSENT, GENERATED, GIVEN, clock_of, stratified_times
 from vqdit.diffusion.denoiser import Denoiser
 from vqdit.diffusion.samplers.shared import highest, log_probability_of
+from vqdit.diffusion.schedules import noise_level
 from vqdit.tokenizers.spec import TokenLayout
 
 
-def token_losses(process: Categorical, denoiser: Denoiser, layout: TokenLayout, codes: jax.Array, noisy: jax.Array,
-                 clock: jax.Array) -> jax.Array:
+def token_losses(process: Process, denoiser: Denoiser, layout: TokenLayout, codes: jax.Array,
+                 noisy: jax.Array, clock: jax.Array) -> jax.Array:
     """The integrand of the bound for every token, fp32 [B, N] nats; zero where a token costs nothing."""
     logits, clean, seen, times = denoiser(noisy, clock), *(layout.split(x) for x in (codes, noisy, clock))
-    return layout.join({name: process.loss(logits[name], clean[name], seen[name], times[name], spec.mask_id)
-                        for name, spec in layout.specs.items()})
+    return layout.join({
+        name: part_of(process, name).loss(logits[name], clean[name], seen[name], times[name], spec.mask_id)
+        for name, spec in layout.specs.items()})
 
 
-def noised(key: jax.Array, process: Categorical, codes: jax.Array, roles: jax.Array, clock: jax.Array,
+def noised(key: jax.Array, process: Process, codes: jax.Array, roles: jax.Array, clock: jax.Array,
            layout: TokenLayout) -> jax.Array:
     """What the denoiser sees of `codes`, int32 [B, N]: absent tokens are masks, whatever the process does."""
     mask_ids = jnp.asarray(layout.mask_ids)
     return jnp.where(roles == ABSENT, mask_ids[None], process.corrupt(key, codes, clock, mask_ids))
 
 
-def negative_log_likelihood_bound(key: jax.Array, process: Categorical, denoiser: Denoiser, layout: TokenLayout,
-                                  codes: jax.Array, roles: jax.Array) -> jax.Array:
+def negative_log_likelihood_bound(key: jax.Array, process: Process, denoiser: Denoiser,
+                                  layout: TokenLayout, codes: jax.Array, roles: jax.Array) -> jax.Array:
     """One estimate per example of the bound of -log p(generated tokens | given tokens), fp32 [B] nats.
 
     All generated tokens share the noise level of their example; the levels of the batch are stratified.
@@ -47,8 +49,8 @@ def negative_log_likelihood_bound(key: jax.Array, process: Categorical, denoiser
 
 
 def masked_count_bound(key: jax.Array, denoiser: Denoiser, layout: TokenLayout, codes: jax.Array,
-                       roles: jax.Array) -> jax.Array:
-    """As `negative_log_likelihood_bound` for the absorbing process on its linear schedule, fp32 [B] nats.
+                       roles: jax.Array, process: Absorbing | None = None) -> jax.Array:
+    """As `negative_log_likelihood_bound` for the absorbing process (linear unless given), fp32 [B] nats.
 
     Masks m of the n generated tokens, m uniform in 1 ... n and stratified over the batch, and weighs their
     cross-entropy with n / m (LLaDA, arXiv:2502.09992, equation (6)): the same mean without large weights.
@@ -60,7 +62,8 @@ def masked_count_bound(key: jax.Array, denoiser: Denoiser, layout: TokenLayout, 
     score = jnp.where(generated, jax.random.uniform(choose, roles.shape), -1.0)
     masked = highest(score, hidden) & generated
     noisy = jnp.where(masked | (roles == ABSENT), jnp.asarray(layout.mask_ids)[None], codes)
-    clock = clock_of(roles, (hidden / jnp.maximum(total, 1))[:, None])
+    level = noise_level((process or Absorbing()).schedule, hidden / jnp.maximum(total, 1))
+    clock = clock_of(roles, level[:, None])
     nats = -log_probability_of(codes, denoiser(noisy, clock), layout)
     return jnp.sum(jnp.where(masked, nats, 0.0), axis=1) * total / jnp.maximum(hidden, 1)
 

@@ -3,6 +3,7 @@
 All but `Constant` and `Partial` run from alpha(0) = 1 to alpha(1) = 0.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,9 +46,13 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Polynomial:
-    """alpha(t) = 1 - t^power."""
+    """alpha(t) = 1 - t^power. Raises UserError unless the power is positive."""
 
     power: float = 2.0
+
+    def __post_init__(self):
+        if self.power <= 0:
+            raise UserError(f'the polynomial schedule needs a power above 0, not {self.power}')
 
     def alpha(self, t: jax.Array) -> jax.Array:
         return 1.0 - t**self.power
@@ -119,10 +124,14 @@ class Constant:
 
 @dataclass(frozen=True)
 class Partial:
-    """Another schedule that stops short of the end: alpha(1) = `remaining`, in [0, 1]."""
+    """Another schedule that stops short of the end: alpha(1) = `remaining`. Raises UserError outside of [0, 1]."""
 
     schedule: Schedule
     remaining: float
+
+    def __post_init__(self):
+        if not 0 <= self.remaining <= 1:
+            raise UserError(f'what remains at noise level 1 is a share in [0, 1], not {self.remaining}')
 
     def alpha(self, t: jax.Array) -> jax.Array:
         return self.remaining + (1.0 - self.remaining) * self.schedule.alpha(t)
@@ -131,4 +140,31 @@ class Partial:
         return (1.0 - self.remaining) * self.schedule.slope(t)
 
 
-SCHEDULES = {'linear': Linear, 'cosine': Cosine, 'polynomial': Polynomial, 'geometric': Geometric}
+SCHEDULES = {'linear': Linear, 'cosine': Cosine, 'polynomial': Polynomial, 'geometric': Geometric, 'table': Table}
+
+
+def check_ends(alpha: Callable[[jax.Array], jax.Array]) -> None:
+    """Raises UserError unless everything is left at noise level 0 and nothing at 1."""
+    with jax.ensure_compile_time_eval():
+        start, end = (float(alpha(jnp.asarray(t, jnp.float32))) for t in (0.0, 1.0))
+    if abs(start - 1.0) > 1e-6:
+        raise UserError(f'{start:.4g} of every token is left at noise level 0; choose a schedule that starts at 1')
+    if abs(end) > 1e-6:
+        raise UserError(f'{end:.2g} of every token is left at noise level 1; choose a schedule that ends at 0')
+
+
+def kept_between(schedule: Schedule, s: jax.Array, t: jax.Array) -> jax.Array:
+    """alpha(t) / alpha(s): the chance that what is left at noise level s is left at t >= s."""
+    return schedule.alpha(t) / jnp.maximum(schedule.alpha(s), 1e-30)
+
+
+def noise_level(schedule: Schedule, lost: jax.Array) -> jax.Array:
+    """The noise levels at which 1 - alpha(t) is `lost`, by bisection; the shape of `lost`."""
+    if isinstance(schedule, Linear):
+        return lost
+    low, high = jnp.zeros_like(lost), jnp.ones_like(lost)
+    for _ in range(24):
+        middle = 0.5 * (low + high)
+        below = 1.0 - schedule.alpha(middle) < lost
+        low, high = jnp.where(below, middle, low), jnp.where(below, high, middle)
+    return high

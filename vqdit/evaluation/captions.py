@@ -11,6 +11,7 @@ from vqdit.diffusion.clock import Task
 from vqdit.evaluation.image import psnr, ssim
 from vqdit.evaluation.rows import Row
 from vqdit.evaluation.text import bleu, cider_d, rouge_l
+from vqdit.tokenizers.frozen import Tokenizer
 
 NEAREST = 5
 
@@ -43,6 +44,10 @@ class CaptionsScorer:
     def entropy(self, task: Task) -> float | None:
         """Not known for real captions."""
         return None
+
+    def code_rows(self, task: Task, tokenizers: Mapping[str, Tokenizer]) -> list[Row]:
+        """Not known for real data."""
+        return []
 
 
 def _column(examples: Sequence[Example], modality: str) -> np.ndarray:

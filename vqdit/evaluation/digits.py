@@ -13,6 +13,7 @@ from vqdit.diffusion.clock import Task
 from vqdit.errors import UserError
 from vqdit.evaluation.judges import Judge, image_judge, sound_judge
 from vqdit.evaluation.rows import Row, share
+from vqdit.tokenizers.frozen import Tokenizer
 
 
 class DigitsScorer:
@@ -65,6 +66,10 @@ class DigitsScorer:
     def entropy(self, task: Task) -> float | None:
         """A given picture or sound leaves no doubt about the word."""
         return 0.0 if task.generated == ('text',) and task.given else None
+
+    def code_rows(self, task: Task, tokenizers: Mapping[str, Tokenizer]) -> list[Row]:
+        """Not known for real data."""
+        return []
 
     def _labels(self, modality: str, examples: Sequence[Example], items: Sequence[Any]) -> np.ndarray:
         """The label of every item, int [n]; -1 for a word that is none."""

@@ -16,8 +16,9 @@ from vqdit.evaluation.likelihood import LikelihoodBound
 from vqdit.evaluation.rows import Row
 from vqdit.evaluation.world import WorldScorer
 from vqdit.generation import Generator
-from vqdit.tokenizers.frozen import stack
-from vqdit.training.factory import build_process, choose, learned_modalities
+from vqdit.registry import choose
+from vqdit.tokenizers.frozen import Tokenizer, stack
+from vqdit.training.factory import build_process, learned_modalities
 
 SHOWN = 8
 Columns = Mapping[str, Sequence[Any]]
@@ -34,6 +35,9 @@ class Scorer(Protocol):
 
     def entropy(self, task: Task) -> float | None:
         """Nats of the generated data given the rest, where they are known."""
+
+    def code_rows(self, task: Task, tokenizers: Mapping[str, Tokenizer]) -> list[Row]:
+        """Rows about the entropy of the generated codes given the rest, where it can be estimated."""
 
 
 SCORERS = {'world': WorldScorer, 'digits': DigitsScorer, 'captions': CaptionsScorer}
@@ -75,12 +79,13 @@ def measure_directions(generator: Generator, config: ConfigDict, scorer: Scorer)
     for task in tasks:
         task.roles(generator.layout)
     examples = [read_examples(config, task) for task in tasks]
-    likelihood = LikelihoodBound(generator, build_process(config))
+    likelihood = LikelihoodBound(generator, build_process(config, generator.layout, generator.tokenizers))
     with tqdm(total=sum(map(len, examples)), desc='evaluation', unit='sample') as bar:
         for task, real in zip(tasks, examples):
             generated = generate(generator, task, real, section.seed, bar)
             rows = scorer.score(task, real, generated)
-            rows.append(likelihood.row(task, real, section.seed, scorer.entropy(task)))
+            rows += likelihood.rows(task, real, section.seed, scorer.entropy(task))
+            rows += scorer.code_rows(task, generator.tokenizers)
             given = {name: [example[name] for example in real[:SHOWN]] for name in task.given}
             shown = {name: items[:SHOWN] for name, items in generated.items()}
             directions.append(Direction(task, rows, given, shown))

@@ -1,5 +1,6 @@
 """The likelihood bound of a direction, beside the entropy where it is known."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqdit.data import Example
-from vqdit.diffusion.categorical import Absorbing
+from vqdit.diffusion.categorical import Process
 from vqdit.diffusion.clock import Task
 from vqdit.diffusion.likelihood import negative_log_likelihood_bound
 from vqdit.evaluation.rows import Row
@@ -21,7 +22,7 @@ DRAWS = 4  # noise levels for every example
 class LikelihoodBound:
     """Nats per token of real data under a generator; one compiled program serves every task."""
 
-    def __init__(self, generator: Generator, process: Absorbing):
+    def __init__(self, generator: Generator, process: Process):
         self._generator = generator
 
         @jax.jit
@@ -38,22 +39,29 @@ class LikelihoodBound:
 
         self._bound = bound
 
-    def row(self, task: Task, examples: Sequence[Example], seed: int, entropy: float | None) -> Row:
+    def rows(self, task: Task, examples: Sequence[Example], seed: int, entropy: float | None) -> list[Row]:
         """The mean upper bound of -log p(generated | given) of the examples' own data, by the generated tokens.
 
-        `entropy`, in nats of all those tokens together, is what a perfect model would reach.
+        In nats and in bits. `entropy`, in nats of all those tokens together, is what a perfect model would reach.
         """
-        generator, root = self._generator, jax.random.key(seed)
-        codes, roles = encode_all(generator, task, examples), task.roles(generator.layout)
-        bounds = []
+        codes = encode_all(self._generator, task, examples)
+        value = float(self.of(codes, task, seed).mean())
+        return [Row(str(task), 'likelihood bound', value * scale, f'{unit} per token', len(codes),
+                    None if entropy is None else scale * entropy / self._tokens(task))
+                for unit, scale in (('nats', 1.0), ('bits', 1.0 / math.log(2)))]
+
+    def of(self, codes: np.ndarray, task: Task, seed: int) -> np.ndarray:
+        """The bound of `codes int32 [n, N]` in nats per generated token, fp32 [n]."""
+        generator, root, bounds = self._generator, jax.random.key(seed), []
+        roles = task.roles(generator.layout)
         for number, start in enumerate(range(0, len(codes), generator.batch_size)):
             rows = np.minimum(np.arange(start, start + generator.batch_size), len(codes) - 1)
             drawn = generator.run(self._bound, (codes[rows],), jax.random.fold_in(root, number), roles)
             bounds.append(np.asarray(drawn)[: len(codes) - start])
-        tokens = sum(generator.layout.specs[name].length for name in task.generated)
-        ceiling = None if entropy is None else entropy / tokens
-        value = float(np.concatenate(bounds).mean()) / tokens
-        return Row(str(task), 'likelihood bound', value, 'nats per token', len(codes), ceiling)
+        return np.concatenate(bounds) / self._tokens(task)
+
+    def _tokens(self, task: Task) -> int:
+        return sum(self._generator.layout.specs[name].length for name in task.generated)
 
 
 def encode_all(generator: Generator, task: Task, examples: Sequence[Example]) -> np.ndarray:

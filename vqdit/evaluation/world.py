@@ -14,12 +14,15 @@ from ml_collections import ConfigDict
 
 from vqdit.data import Example
 from vqdit.data.preprocess import read_formats
+from vqdit.data.world import World
 from vqdit.data.world_captions import caption_entropy
 from vqdit.data.world_readers import READERS, read_audio
-from vqdit.data.world_scenes import ATTRIBUTES, DETERMINED, conditional
+from vqdit.data.world_scenes import ATTRIBUTES, DETERMINED, conditional, draw_scene
 from vqdit.diffusion.clock import Task
+from vqdit.evaluation.code_entropy import SCENES, code_entropy_rows
 from vqdit.evaluation.distance import expected_total_variation, total_variation
 from vqdit.evaluation.rows import Row, share
+from vqdit.tokenizers.frozen import Tokenizer
 
 UNREAD = -1
 Readings = dict[str, np.ndarray]
@@ -29,7 +32,11 @@ class WorldScorer:
     """Scores generated data by the readers of the world."""
 
     def __init__(self, config: ConfigDict):
-        self._rate = read_formats(config.data).audio.rate
+        formats = read_formats(config.data)
+        self._rate = formats.audio.rate
+        self._world = World(0, 0, image_size=formats.image.size, video_size=formats.video.size,
+                            video_frames=formats.video.frames, audio_rate=formats.audio.rate,
+                            audio_seconds=formats.audio.seconds)
 
     def score(
         self, task: Task, examples: Sequence[Example], generated: Mapping[str, Sequence[Any]]
@@ -58,6 +65,15 @@ class WorldScorer:
     def entropy(self, task: Task) -> float | None:
         """Nats of the generated data given the rest, where they are known: those of a caption."""
         return caption_entropy(shown_by(task.given)) if task.generated == ('text',) else None
+
+    def code_rows(self, task: Task, tokenizers: Mapping[str, Tokenizer]) -> list[Row]:
+        """How many bits the codes of a modality take when a caption is given, which tells the whole scene."""
+        name = task.generated[0]
+        if task.given != ('text',) or len(task.generated) > 1:
+            return []
+        rng = np.random.default_rng(0)
+        scenes = [draw_scene(rng) for _ in range(SCENES)]
+        return code_entropy_rows(str(task), tokenizers[name], partial(self._world.render, name), scenes)
 
     def read(self, modality: str, items: Iterable[Any]) -> Readings:
         """The attributes that every item shows, int [n] each; UNREAD where the reader finds nothing."""

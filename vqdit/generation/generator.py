@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vqdit.diffusion.clock import GIVEN, Task
+from vqdit.diffusion.guidance import Guidance
 from vqdit.diffusion.samplers import guided, sample_keys
 from vqdit.errors import UserError
 from vqdit.models.multimodal import MultimodalDiT
@@ -32,12 +33,14 @@ class Generator:
     """
 
     def __init__(self, model: MultimodalDiT, params: Any, tokenizers: Mapping[str, Tokenizer], sampler: Sampler,
-                 guidance: float = 1.0, batch_size: int = 64):
+                 guidance: float | Guidance = 1.0, batch_size: int = 64):
         self.model, self.tokenizers = model, tokenizers
         self.layout = model.layout
         self.batch_size = batch_size
         self.params = params
         self._sample = jax.jit(_sample_function(model, self.layout, sampler, guidance))
+        whole = getattr(sampler, 'trajectory', None)
+        self._trajectory = jax.jit(_sample_function(model, self.layout, whole, guidance)) if whole else None
 
     @property
     def params(self) -> Any:
@@ -79,15 +82,29 @@ class Generator:
 
     def fill(self, codes: np.ndarray, roles: np.ndarray, seed: int = 0, first_index: int = 0) -> np.ndarray:
         """As `generate_codes`, with a role for every single token (inpainting, infill): `roles` int32 [count, N]."""
+        return self._in_batches(self._sample, codes, roles, seed, first_index)
+
+    def trajectory(self, task: Task, codes: np.ndarray, seed: int = 0, first_index: int = 0) -> np.ndarray:
+        """The way to `generate_codes`: codes int32 [steps + 1, count, N], noise first.
+
+        Raises UserError for a sampler that does not keep its way.
+        """
+        if self._trajectory is None:
+            raise UserError('this sampler keeps no trajectory; choose one of `vqdit.diffusion.samplers`')
+        roles = np.broadcast_to(task.roles(self.layout), codes.shape)
+        return self._in_batches(self._trajectory, codes, roles, seed, first_index)
+
+    def _in_batches(self, function: Callable, codes: np.ndarray, roles: np.ndarray, seed: int,
+                    first_index: int) -> np.ndarray:
         count, size = len(codes), min(len(codes), self.batch_size)
         root, pieces = jax.random.key(seed), []
         codes = np.where(roles == GIVEN, codes, self.layout.mask_ids[None])
         for start in range(0, count, size):
             rows = np.minimum(np.arange(start, start + size), count - 1)
             keys = sample_keys(root, jnp.asarray(first_index + rows))
-            drawn = self.run(self._sample, (keys, codes[rows], roles[rows]))
-            pieces.append(np.asarray(drawn)[:count - start])
-        return np.concatenate(pieces)
+            drawn = self.run(function, (keys, codes[rows], roles[rows]))
+            pieces.append(np.asarray(drawn)[..., :count - start, :])
+        return np.concatenate(pieces, axis=-2)
 
     def run(self, function: Callable, rows: tuple, *rest: Any) -> Any:
         """`function(params, *rows, *rest)` with the first axis of the `rows` split over the devices."""
@@ -104,7 +121,8 @@ def mesh_for_rows(batch_size: int) -> Mesh:
     return Mesh(np.asarray(devices[:math.gcd(batch_size, len(devices))]), ('data',))
 
 
-def _sample_function(model: MultimodalDiT, layout: TokenLayout, sampler: Sampler, guidance: float) -> Callable:
+def _sample_function(model: MultimodalDiT, layout: TokenLayout, sampler: Sampler,
+                     guidance: float | Guidance) -> Callable:
     def sample(params, keys, codes, roles):
         denoiser = guided(lambda c, t: model.apply({'params': params}, c, t), layout, roles, guidance)
         return sampler(keys, denoiser, codes, roles, layout)

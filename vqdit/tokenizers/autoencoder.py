@@ -155,6 +155,10 @@ class Autoencoder(nn.Module):
         """Data [B, *size, C] of codes int32 [B, *grid, levels]."""
         return self.decoder(self.quantizer.lookup(codes))
 
+    def lookup(self, codes: jax.Array) -> jax.Array:
+        """Code vectors [..., dimension] of codes int32 [..., levels]."""
+        return self.quantizer.lookup(codes)
+
     def _check(self, x: jax.Array) -> None:
         chex.assert_rank(x, len(self.patch) + 2)
         chex.assert_axis_dimension(x, -1, self.channels)

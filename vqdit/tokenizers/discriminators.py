@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqdit.errors import UserError, choose
+from vqdit.errors import UserError
+from vqdit.registry import choose
 from vqdit.tokenizers.losses.spectral import windowed_frames
 
 SLOPE = 0.2

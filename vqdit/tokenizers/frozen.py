@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vqdit.errors import UserError
 from vqdit.tokenizers.autoencoder import Autoencoder, grid_of
 from vqdit.tokenizers.losses import peak_signal_to_noise, reconstruction_loss
 from vqdit.tokenizers.losses.terms import Term
@@ -119,6 +120,13 @@ class FrozenTokenizer:
         """Raw data of codes int32 [B, N]."""
         return self._in_pieces(self._decode, codes)
 
+    def codebook(self) -> np.ndarray:
+        """The vectors of all codes, float32 [K, C]. Raises UserError for codes that have none of their own."""
+        check_geometry(self.spec, 'this tokenizer')
+        codes = np.arange(self.spec.num_codes, dtype=np.int32)[:, None]
+        vectors: Any = self.tokenizer.autoencoder.apply(self.variables, codes, method='lookup')
+        return np.asarray(vectors)
+
     def _in_pieces(self, function, array: np.ndarray) -> np.ndarray:
         """Applies `function` to pieces of `batch_size`, the last one padded, so that it compiles once."""
         pieces = []
@@ -128,6 +136,17 @@ class FrozenTokenizer:
             padded = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
             pieces.append(np.asarray(function(self.variables, padded))[:len(piece)])
         return np.concatenate(pieces)
+
+
+MOST_CODES = 4096
+"""Of a codebook whose geometry is asked for, which takes a matrix of all pairs of codes."""
+
+
+def check_geometry(spec: TokenSpec, name: str) -> None:
+    """Raises UserError unless every code stands for a vector, and they are few enough to compare them all."""
+    if spec.levels > 1 or spec.num_codes > MOST_CODES:
+        raise UserError(f'the distances of the codes of {name} are not to be had: there are {spec.num_codes} at '
+                        f'{spec.levels} levels, at most {MOST_CODES} at 1 can be compared; choose process "uniform"')
 
 
 def encode_loosely(tokenizer: Tokenizer, data: Any) -> np.ndarray:

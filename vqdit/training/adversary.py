@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vqdit.errors import UserError, choose
+from vqdit.errors import UserError
+from vqdit.registry import choose
 from vqdit.tokenizers.discriminators import Judgement, build_discriminator
 from vqdit.tokenizers.losses.adversarial import GAMES, Game, ramp
 from vqdit.tokenizers.losses.balance import BALANCES, Balance

@@ -97,7 +97,9 @@ def defaults() -> ConfigDict:
             'shard_size': 4096,          # examples in a file
         },
         'diffusion': {
-            'process': {'schedule': 'linear'},
+            'process': {                 # or "uniform", "mask_and_replace", "code_distance", and its settings
+                'name': 'absorbing', 'schedule': 'linear',
+            },
             'weighting': 'bound',        # of the noise levels: "bound" for likelihood, "masked" learns faster
             'tasks': {},                 # written task -> weight in training
             'model': {
@@ -110,9 +112,13 @@ def defaults() -> ConfigDict:
                 'implementation': 'xla',  # of attention: "xla", "cudnn", or "auto": cuDNN on a GPU in bf16
             },
             'training': optimization(2000, 128, 2e-3),
-            'sampler': {
-                'name': 'ordered', 'order': 'random', 'steps': 16, 'temperature': 1.0,
-                'choice_temperature': 0.0, 'guidance': 1.0, 'batch_size': 64,
+            'sampler': {                 # a name and its own settings, of which None leaves the sampler's default
+                'name': 'ordered', 'order': None, 'steps': 16, 'temperature': 1.0, 'choice_temperature': None,
+                'batch_size': 64,
+                'guidance': 1.0,         # the weight: 1 is none
+                'guidance_interval': (0.0, 1.0),  # the noise levels that it is for
+                'guidance_schedule': 'constant',  # or "linear", "cosine": from none at noise level 1
+                'guidance_rescale': 0.0,  # the share of its spread that is taken back
             },
         },
         'mesh': {'data': -1, 'fsdp': 1, 'sequence': 1, 'tensor': 1},  # see training/sharding.py

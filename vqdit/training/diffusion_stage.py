@@ -30,13 +30,13 @@ from vqdit.training.factory import (
     build_learned_tokenizer,
     build_model,
     build_process,
-    build_sampler,
     learned_modalities,
 )
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import diffusion_loss
 from vqdit.training.optimizers import build_optimizer
 from vqdit.training.processes import to_host
+from vqdit.training.sampling import build_generator
 from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import make_step
 
@@ -48,7 +48,7 @@ def train_diffusion(run: Run, tokenizers: Mapping[str, Tokenizer], layout: Token
     """Trains the model of the config on the tokens of the workdir."""
     config, workdir = run.config, Path(run.workdir)
     section = config.diffusion.training
-    step, create = diffusion_step(config, layout)
+    step, create = diffusion_step(config, layout, tokenizers)
     store = TokenStore(workdir / 'tokens', 'train')
     stage = Stage(
         name='diffusion', folder=str(workdir / 'diffusion'), section=section, step=step,
@@ -58,12 +58,17 @@ def train_diffusion(run: Run, tokenizers: Mapping[str, Tokenizer], layout: Token
     return fit(stage, create, run)
 
 
-def diffusion_step(config: ConfigDict, layout: TokenLayout) -> tuple[Step, Callable[[], TrainState]]:
-    """The training step on batches `{'codes': int32 [B, N]}`, and what makes the state before the first."""
+def diffusion_step(config: ConfigDict, layout: TokenLayout, tokenizers: Mapping[str, Tokenizer] | None = None,
+                   ) -> tuple[Step, Callable[[], TrainState]]:
+    """The training step on batches `{'codes': int32 [B, N]}`, and what makes the state before the first.
+
+    Without `tokenizers`, which come later, its cost is the same.
+    """
     section = config.diffusion.training
     model, optimizer = build_model(config, layout), build_optimizer(section, section.steps)
     mixture = TaskMixture(dict(config.diffusion.tasks), layout)
-    loss = diffusion_loss(model, build_process(config), mixture, config.diffusion.weighting)
+    process = build_process(config, layout, tokenizers)
+    loss = diffusion_loss(model, process, mixture, config.diffusion.weighting)
     step = make_step(loss, optimizer, section.ema_decay, section.accumulate)
     return step, lambda: create_state(_init(model, layout, config.seed), optimizer)
 
@@ -111,10 +116,9 @@ def _stored_text_tokenizer(workdir: Path, modality: str) -> dict[str, Any]:
 def _shower(run: Run, tokenizers: Mapping[str, Tokenizer], model: Any) -> Callable[[int, TrainState], None]:
     """A function that draws samples of the evaluation tasks, always from the same noise and conditions."""
     config, workdir = run.config, Path(run.workdir)
-    section = config.diffusion.sampler
     store = TokenStore(workdir / 'tokens', 'test')
     codes = np.stack([store[i]['codes'] for i in range(min(SHOWN, len(store)))])
-    generator = Generator(model, None, tokenizers, build_sampler(config), section.guidance, batch_size=SHOWN)
+    generator = build_generator(config, model, None, tokenizers, batch_size=SHOWN)
 
     def show(step: int, state: TrainState) -> None:
         generator.params = to_host(state.ema)

@@ -1,5 +1,6 @@
-"""From a config to objects: tokenizers, processes, models, samplers. Names are looked up in registries only."""
+"""From a config to objects: tokenizers, processes, models. Names are looked up in registries only."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,13 +9,12 @@ from flax.core import FrozenDict
 from ml_collections import ConfigDict
 
 from vqdit.data.preprocess import read_formats
-from vqdit.diffusion.categorical import Absorbing
-from vqdit.diffusion.samplers import SAMPLERS, Ancestral, Ordered
-from vqdit.diffusion.schedules import SCHEDULES
-from vqdit.errors import choose
+from vqdit.diffusion import registry
+from vqdit.diffusion.categorical import Process
 from vqdit.models.multimodal import MultimodalDiT
+from vqdit.registry import choose
 from vqdit.tokenizers.autoencoder import Autoencoder
-from vqdit.tokenizers.frozen import FrontEnd, LearnedTokenizer
+from vqdit.tokenizers.frozen import FrontEnd, FrozenTokenizer, LearnedTokenizer, Tokenizer, check_geometry
 from vqdit.tokenizers.losses.terms import build_terms
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.quantizers import build_quantizer
@@ -51,10 +51,19 @@ def _front_end(config: ConfigDict, modality: str) -> FrontEnd:
     return Pixels((formats.image.size, formats.image.size), formats.image.channels)
 
 
-def build_process(config: ConfigDict) -> Absorbing:
-    """The noising process of `config.diffusion.process`."""
-    name = config.diffusion.process.schedule
-    return Absorbing(choose(SCHEDULES, name, 'diffusion.process.schedule')())
+def build_process(config: ConfigDict, layout: TokenLayout,
+                  tokenizers: Mapping[str, Tokenizer] | None = None) -> Process:
+    """The noising process of `config.diffusion.process`; that of code distances reads the frozen codebooks.
+
+    Without `tokenizers`, which come later, only the settings count. Raises UserError for unsound ones.
+    """
+    section, codebooks = config.diffusion.process.to_dict(), {}
+    if section.get('name') == 'code_distance':
+        for name in learned_modalities(config):
+            check_geometry(layout.specs[name], name)
+        codebooks = {name: tokenizer.codebook() for name, tokenizer in (tokenizers or {}).items()
+                     if isinstance(tokenizer, FrozenTokenizer)}
+    return registry.build_process(section, 'diffusion.process', layout, codebooks)
 
 
 def build_model(config: ConfigDict, layout: TokenLayout) -> MultimodalDiT:
@@ -80,14 +89,3 @@ def choose_attention(name: str, dtype: Any, head_width: int, backend: str) -> st
         return name
     flash = backend == 'gpu' and dtype == jnp.bfloat16 and head_width <= 128 and head_width % 8 == 0
     return 'cudnn' if flash else 'xla'
-
-
-def build_sampler(config: ConfigDict) -> Ancestral | Ordered:
-    """The sampler of `config.diffusion.sampler`."""
-    section = config.diffusion.sampler
-    kind = choose(SAMPLERS, section.name, 'diffusion.sampler.name')
-    options: dict[str, Any] = {'steps': section.steps, 'temperature': section.temperature,
-                               'process': build_process(config)}
-    if kind is Ordered:
-        options |= {'order': section.order, 'choice_temperature': section.choice_temperature}
-    return kind(**options)

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vqdit.diffusion.categorical import Categorical
+from vqdit.diffusion.categorical import Process
 from vqdit.diffusion.clock import GENERATED, TaskMixture
 from vqdit.diffusion.likelihood import noised, token_losses
-from vqdit.errors import choose
 from vqdit.models.multimodal import MultimodalDiT
+from vqdit.registry import choose
 from vqdit.tokenizers.frozen import LearnedTokenizer
 from vqdit.training.passes import Pass, whole
 from vqdit.training.state import Tree
@@ -27,7 +27,7 @@ def tokenizer_loss(tokenizer: LearnedTokenizer, modality: str, forward: Pass = w
     return loss
 
 
-WEIGHTINGS: dict[str, Callable[[Categorical, jax.Array], jax.Array]] = {
+WEIGHTINGS: dict[str, Callable[[Process, jax.Array], jax.Array]] = {
     'bound': lambda process, clock: jnp.ones_like(clock),
     'masked': lambda process, clock: 1.0 / jnp.maximum(process.weight(clock), 1e-6),
 }
@@ -38,7 +38,7 @@ has less noise, because the few masked tokens of almost clean examples have no l
 """
 
 
-def diffusion_loss(model: MultimodalDiT, process: Categorical, mixture: TaskMixture, weighting: str = 'bound') -> Loss:
+def diffusion_loss(model: MultimodalDiT, process: Process, mixture: TaskMixture, weighting: str = 'bound') -> Loss:
     """The loss of random tasks on `batch['codes'] int32 [B, N]` per generated token, as `WEIGHTINGS` weigh it.
 
     It is the mean over the modalities, so that twelve words weigh as much as sixty-four codes of an image; the metrics

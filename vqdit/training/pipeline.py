@@ -16,14 +16,14 @@ from vqdit.data import load
 from vqdit.diffusion.clock import Task
 from vqdit.errors import UserError, nearest
 from vqdit.generation import Generator
+from vqdit.registry import choose
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
-from vqdit.training import diffusion_stage, host, token_stage, tokenizer_stage
+from vqdit.training import diffusion_stage, host, sampling, token_stage, tokenizer_stage
 from vqdit.training.adversary import build_adversary
 from vqdit.training.factory import (
     build_learned_tokenizer,
     build_model,
-    build_sampler,
-    choose,
+    build_process,
     learned_modalities,
 )
 from vqdit.training.interruption import StopFlag
@@ -74,10 +74,13 @@ def check_model(config: ConfigDict, mesh: Mesh) -> None:
         build_optimizer(section, section.steps)
     for name in learned_modalities(config):
         build_adversary(config, name)
-    model = build_model(config, TokenLayout({name: _token_spec(config, name) for name in config.tokenizers}))
+    layout = TokenLayout({name: _token_spec(config, name) for name in config.tokenizers})
+    model = build_model(config, layout)
     check_split('diffusion.model.heads', model.heads, mesh, 'tensor')
     check_split('the tokens of an example in the trunk', model.places, mesh, 'sequence')
-    build_sampler(config)
+    sampling.build_sampler(config, build_process(config, layout))
+    sampling.build_guidance(config)
+    sampling.check_guidance(config, map(Task.parse, config.evaluation.tasks or config.diffusion.tasks))
     choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
 
 
@@ -112,18 +115,14 @@ def start_run(config: ConfigDict, workdir: Path) -> Iterator[Run]:
 def load_generator(workdir: str | Path, **overrides: Any) -> tuple[Generator, ConfigDict]:
     """The trained generator of a workdir (averaged parameters) and its config.
 
-    `overrides` replace settings of `diffusion.sampler`. Raises UserError for an unknown one or a folder that is no
-    workdir, CheckpointError when nothing has been trained yet.
+    `overrides` replace settings of `diffusion.sampler`, `sampler` itself another one (`sampling.change_sampler`).
+    Raises UserError for an unknown one or a folder that is no workdir, CheckpointError when nothing has been trained
+    yet.
     """
     workdir = Path(workdir)
     config = load_config(workdir)
-    for name, value in overrides.items():
-        if name not in config.diffusion.sampler:
-            raise UserError(f'sampler setting "{name}" is unknown; it has {", ".join(config.diffusion.sampler)}')
-        config.diffusion.sampler[name] = value
+    sampling.change_sampler(config, overrides)
     params, tokenizers = diffusion_stage.restore(workdir, config)
     layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
-    section = config.diffusion.sampler
-    generator = Generator(build_model(config, layout), params, tokenizers, build_sampler(config), section.guidance,
-                          section.batch_size)
-    return generator, config
+    batch_size = sampling.general(config)['batch_size']
+    return sampling.build_generator(config, build_model(config, layout), params, tokenizers, batch_size), config

@@ -17,7 +17,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from vqdit.diffusion.schedules import Linear, Schedule
+from vqdit.diffusion.schedules import Linear, Schedule, check_ends, kept_between
 
 SMALLEST_TIME = 1e-3
 """Below this noise level the weight of (3) is held, which spares the gradient rare and huge terms.
@@ -30,11 +30,15 @@ No token is masked there but once in a thousand draws; the integral of (3) loses
 class Absorbing:
     """Equations (1)-(3). Codes are int32 [B, N], the clock fp32 [B, N], mask ids int32 [N].
 
-    `smallest_time` 0 makes the integrand of (3) exact at every noise level above 0.
+    `smallest_time` 0 makes the integrand of (3) exact at every noise level above 0. Raises UserError for a schedule
+    that does not run from 1 to 0.
     """
 
     schedule: Schedule = field(default_factory=Linear)
     smallest_time: float = SMALLEST_TIME
+
+    def __post_init__(self):
+        check_ends(self.schedule.alpha)
 
     def prior(self, key: jax.Array, mask_ids: jax.Array, batch: int) -> jax.Array:
         """All tokens masked, int32 [batch, N]; the key is not needed."""
@@ -44,9 +48,13 @@ class Absorbing:
     def corrupt(self, key: jax.Array, codes: jax.Array, clock: jax.Array, mask_ids: jax.Array) -> jax.Array:
         """Draws from (1), every token at its own noise level; int32 [B, N]."""
         chex.assert_equal_shape([codes, clock])
+        return self.forward(key, codes, jnp.zeros_like(clock), clock, mask_ids)
+
+    def forward(self, key: jax.Array, noisy: jax.Array, s: jax.Array, t: jax.Array, mask_ids: jax.Array) -> jax.Array:
+        """Masks every token that is left at s with the chance that it is not at t >= s; int32 [B, N]."""
         # The uniform draw is in [0, 1): clock 0 keeps every token, clock 1 none.
-        kept = jax.random.uniform(key, codes.shape) < self.schedule.alpha(clock)
-        return jnp.where(kept, codes, jnp.asarray(mask_ids)[None])
+        kept = jax.random.uniform(key, noisy.shape) < kept_between(self.schedule, s, t)
+        return jnp.where(kept, noisy, jnp.asarray(mask_ids)[None])
 
     def weight(self, clock: jax.Array) -> jax.Array:
         """w(t) of (3), fp32 [B, N]."""
@@ -69,6 +77,11 @@ class Absorbing:
         of w(t)."""
         hidden = -self.reveal_probability(t, s) * _log_probability(logits, codes)
         return jnp.where(noisy == mask_id, hidden, 0.0)
+
+    def rates(self, logits: jax.Array, noisy: jax.Array, t: jax.Array, mask_id: int) -> jax.Array:
+        """w(t) p(x | z_t) of a masked token, zero of the others; fp32 [B, N, K]."""
+        rates = self.weight(t)[..., None] * jax.nn.softmax(logits)
+        return jnp.where((noisy == mask_id)[..., None], rates, 0.0)
 
     def likelihood(self, noisy: jax.Array, clock: jax.Array, num_codes: int) -> jax.Array:
         """(1) for every x, [..., K]."""

@@ -12,6 +12,7 @@ trains the leave-one-out one. All losses and samplers here take the plain one.
 import jax
 import jax.numpy as jnp
 
+from vqdit.diffusion.categorical.by_modality import Process, part_of
 from vqdit.diffusion.categorical.process import Categorical
 from vqdit.diffusion.denoiser import Denoiser
 from vqdit.tokenizers.spec import TokenLayout
@@ -27,11 +28,11 @@ def leave_one_out(process: Categorical, logits: jax.Array, noisy: jax.Array, clo
     return jax.nn.log_softmax(logits - _log_likelihood(process, logits, noisy, clock))
 
 
-def as_plain(process: Categorical, denoiser: Denoiser, layout: TokenLayout) -> Denoiser:
+def as_plain(process: Process, denoiser: Denoiser, layout: TokenLayout) -> Denoiser:
     """A leave-one-out denoiser made plain, for every loss and sampler."""
     def converted(codes: jax.Array, clock: jax.Array) -> dict[str, jax.Array]:
         noisy, times = layout.split(codes), layout.split(clock)
-        return {name: plain(process, logits, noisy[name], times[name])
+        return {name: plain(part_of(process, name), logits, noisy[name], times[name])
                 for name, logits in denoiser(codes, clock).items()}
     return converted
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqdit.diffusion.schedules import Linear, Schedule
+from vqdit.diffusion.schedules import Linear, Schedule, kept_between
 from vqdit.errors import UserError
 
 
@@ -34,8 +34,8 @@ class Kernel(Protocol):
         """weights G rho(t) of (1), [..., K]."""
         ...
 
-    def draw(self, key: jax.Array, codes: jax.Array, t: jax.Array, num_codes: jax.Array) -> jax.Array:
-        """Codes drawn from the rows of M(t|0) that belong to `codes`, of which each can take `num_codes` values."""
+    def draw(self, key: jax.Array, codes: jax.Array, s: jax.Array, t: jax.Array, num_codes: jax.Array) -> jax.Array:
+        """Codes drawn from the rows of M(t|s) that belong to `codes`, of which each can take `num_codes` values."""
         ...
 
     def bridge(self, key: jax.Array, codes: jax.Array, noisy: jax.Array, s: jax.Array, t: jax.Array,
@@ -48,10 +48,6 @@ def _rate(schedule: Schedule, t: jax.Array) -> jax.Array:
     return -schedule.slope(t) / schedule.alpha(t)
 
 
-def _between(schedule: Schedule, s: jax.Array, t: jax.Array) -> jax.Array:
-    return schedule.alpha(t) / jnp.maximum(schedule.alpha(s), 1e-30)
-
-
 @dataclass(frozen=True)
 class Uniform:
     """A code is kept with probability alpha, else drawn anew from all codes (D3PM, arXiv:2107.03006)."""
@@ -62,22 +58,22 @@ class Uniform:
         return self.schedule.alpha(t)
 
     def spread(self, weights: jax.Array, s: jax.Array, t: jax.Array) -> jax.Array:
-        kept = _between(self.schedule, s, t)[..., None]
+        kept = kept_between(self.schedule, s, t)[..., None]
         return kept * weights + (1.0 - kept) * jnp.mean(weights, axis=-1, keepdims=True)
 
     def flow(self, weights: jax.Array, t: jax.Array) -> jax.Array:
         return _rate(self.schedule, t)[..., None] * (jnp.mean(weights, axis=-1, keepdims=True) - weights)
 
-    def draw(self, key: jax.Array, codes: jax.Array, t: jax.Array, num_codes: jax.Array) -> jax.Array:
+    def draw(self, key: jax.Array, codes: jax.Array, s: jax.Array, t: jax.Array, num_codes: jax.Array) -> jax.Array:
         keep, choose = jax.random.split(key)
         # The uniform draw is in [0, 1): noise level 0 keeps every code, level 1 none.
-        kept = jax.random.uniform(keep, codes.shape) < self.kept(t)
+        kept = jax.random.uniform(keep, codes.shape) < kept_between(self.schedule, s, t)
         return jnp.where(kept, codes, _anything(choose, num_codes, codes.shape))
 
     def bridge(self, key: jax.Array, codes: jax.Array, noisy: jax.Array, s: jax.Array, t: jax.Array,
                num_codes: jax.Array) -> jax.Array:
         """(2) in three routes: stay at z_t, become x, or become anything; no vector over the codes is needed."""
-        early, late = self.kept(s), _between(self.schedule, s, t)
+        early, late = self.kept(s), kept_between(self.schedule, s, t)
         stay = late * (early * (codes == noisy) * num_codes + 1.0 - early)
         become, anything = (1.0 - late) * early, (1.0 - late) * (1.0 - early)
         route, choose = jax.random.split(key)
@@ -110,9 +106,8 @@ class CodeDistance:
         """
         if len(codebook) < 2 or width <= 0:
             raise UserError(f'a code-distance kernel needs 2 codes and a positive width, not {len(codebook)}, {width}')
-        book = np.asarray(codebook, np.float64)
-        squares = np.maximum(np.sum((book[:, None] - book[None]) ** 2, axis=-1), 0.0)
-        near = np.median(np.min(squares + np.diag(np.full(len(book), np.inf)), axis=1))
+        squares = _squared_distances(np.asarray(codebook, np.float64))
+        near = np.median(np.min(squares + np.diag(np.full(len(squares), np.inf)), axis=1))
         rates = np.exp(-squares / (2 * width**2 * max(near, 1e-30)))
         # A touch of every other code keeps far clusters connected, so that all modes decay.
         rates = rates + 1e-3 * rates.mean()
@@ -125,7 +120,7 @@ class CodeDistance:
         return self.schedule.alpha(t)
 
     def spread(self, weights: jax.Array, s: jax.Array, t: jax.Array) -> jax.Array:
-        kept = _between(self.schedule, s, t)[..., None]
+        kept = kept_between(self.schedule, s, t)[..., None]
         spread = self._in_modes(weights, kept ** self._powers(weights))
         # The modes sum to the identity but for rounding, which must not touch a clean code.
         return jnp.where(kept == 1, weights, jnp.maximum(spread, 0.0))
@@ -140,9 +135,9 @@ class CodeDistance:
         vectors, highest = jnp.asarray(self.vectors, weights.dtype), jax.lax.Precision.HIGHEST
         return jnp.dot(jnp.dot(weights, vectors, precision=highest) * factors, vectors.T, precision=highest)
 
-    def draw(self, key: jax.Array, codes: jax.Array, t: jax.Array, num_codes: jax.Array) -> jax.Array:
+    def draw(self, key: jax.Array, codes: jax.Array, s: jax.Array, t: jax.Array, num_codes: jax.Array) -> jax.Array:
         del num_codes
-        row = self.spread(jax.nn.one_hot(codes, len(self.values)), jnp.zeros_like(t), t)
+        row = self.spread(jax.nn.one_hot(codes, len(self.values)), s, t)
         return jax.random.categorical(key, jnp.log(row), mode='high').astype(codes.dtype)
 
     def bridge(self, key: jax.Array, codes: jax.Array, noisy: jax.Array, s: jax.Array, t: jax.Array,
@@ -152,3 +147,12 @@ class CodeDistance:
         chances = self.spread(start, jnp.zeros_like(s), s) * self.spread(end, s, t)
         drawn = jax.random.categorical(key, jnp.log(chances), mode='high').astype(codes.dtype)
         return jnp.where(jnp.sum(chances, axis=-1) > 0, drawn, noisy)
+
+
+def _squared_distances(book: np.ndarray) -> np.ndarray:
+    """Between all pairs of rows, [K, K], without an array of all pairs of vectors."""
+    centred = book - book.mean(axis=0)
+    norms = np.sum(centred**2, axis=1)
+    squares = norms[:, None] + norms[None] - 2 * centred @ centred.T
+    np.fill_diagonal(squares, 0.0)
+    return np.maximum(squares, 0.0)

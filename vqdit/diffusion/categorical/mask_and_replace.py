@@ -25,8 +25,7 @@ from jax.scipy.special import kl_div
 
 from vqdit.diffusion.categorical.absorbing import SMALLEST_TIME
 from vqdit.diffusion.categorical.kernels import Kernel, Uniform
-from vqdit.diffusion.schedules import Constant, Schedule
-from vqdit.errors import UserError
+from vqdit.diffusion.schedules import Constant, Schedule, check_ends, kept_between
 
 LARGEST_TIME = 1.0 - 1e-3
 """Above this noise level the integrand of (4) is held: its rates grow without bound there, what they weigh fades."""
@@ -45,7 +44,7 @@ def _divide(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
 class MaskAndReplace:
     """Equations (1)-(4); `masking` is m(t), and (4) is held outside of the noise levels `held`.
 
-    Raises UserError when something of x is left at noise level 1.
+    Raises UserError unless all of x is left at noise level 0 and nothing at 1.
     """
 
     masking: Schedule
@@ -53,11 +52,7 @@ class MaskAndReplace:
     held: tuple[float, float] = (SMALLEST_TIME, LARGEST_TIME)
 
     def __post_init__(self):
-        with jax.ensure_compile_time_eval():
-            end = jnp.ones(())
-            left = float(self.masking.alpha(end) * self.replacing.kept(end))
-        if abs(left) > 1e-6:
-            raise UserError(f'{left:.2g} of every token is left at noise level 1; choose a schedule that ends at 0')
+        check_ends(lambda t: self.masking.alpha(t) * self.replacing.kept(t))
 
     def marginal(self, codes: jax.Array, t: jax.Array, num_codes: int) -> jax.Array:
         """(1), [..., K + 1] with the mask last, for `codes [...]` and `t [...]`."""
@@ -105,10 +100,17 @@ class MaskAndReplace:
     def corrupt(self, key: jax.Array, codes: jax.Array, clock: jax.Array, mask_ids: jax.Array) -> jax.Array:
         """Draws from (1), every token at its own noise level; int32 [B, N]."""
         chex.assert_equal_shape([codes, clock])
+        return self.forward(key, codes, jnp.zeros_like(clock), clock, mask_ids)
+
+    def forward(self, key: jax.Array, noisy: jax.Array, s: jax.Array, t: jax.Array, mask_ids: jax.Array) -> jax.Array:
+        """Draws z_t from q(z_t | z_s), s <= t; int32 [B, N]."""
         mask, replace = jax.random.split(key)
+        s, t = (jnp.broadcast_to(level, noisy.shape) for level in (s, t))
         mask_ids = jnp.asarray(mask_ids)[None]
-        replaced = self.replacing.draw(replace, codes, clock, mask_ids)
-        return jnp.where(jax.random.uniform(mask, codes.shape) < self.masking.alpha(clock), replaced, mask_ids)
+        masked = noisy == mask_ids
+        replaced = self.replacing.draw(replace, jnp.where(masked, 0, noisy), s, t, mask_ids)
+        kept = jax.random.uniform(mask, noisy.shape) < kept_between(self.masking, s, t)
+        return jnp.where(kept & ~masked, replaced, mask_ids)
 
     def step(self, key: jax.Array, noisy: jax.Array, proposal: jax.Array, t: jax.Array, s: jax.Array,
              mask_ids: jax.Array) -> jax.Array:
@@ -118,7 +120,7 @@ class MaskAndReplace:
         mask_ids = jnp.asarray(mask_ids)[None]
         masked = noisy == mask_ids
         revealed = jax.random.uniform(reveal, noisy.shape) < self.reveal_probability(t, s)
-        fresh = self.replacing.draw(replace, proposal, s, mask_ids)
+        fresh = self.replacing.draw(replace, proposal, jnp.zeros_like(s), s, mask_ids)
         moved = self.replacing.bridge(move, proposal, jnp.where(masked, proposal, noisy), s, t, mask_ids)
         return jnp.where(masked, jnp.where(revealed, fresh, noisy), moved)
 
@@ -137,13 +139,27 @@ class MaskAndReplace:
         masked = noisy == mask_id
         here = _one_hot(jnp.where(masked, codes, noisy), mask_id, t)
         truth = self.replacing.spread(_one_hot(codes, mask_id, t), zero, t)
-        column = self.replacing.spread(here, zero, t)
-        rates = self.replacing.flow(here, t) * (1.0 - here)
-        guess = self.replacing.spread(_divide(probabilities, column), zero, t)
+        rates, guess = self._jumps(probabilities, here, t)
         jumps = jnp.sum(rates * kl_div(_divide(truth, jnp.sum(truth * here, axis=-1, keepdims=True)), guess), axis=-1)
         hidden = jnp.sum(kl_div(truth, self.replacing.spread(probabilities, zero, t)), axis=-1)
-        reveal_rate = -self.masking.slope(t) / jnp.maximum(1.0 - self.masking.alpha(t), 1e-12)
-        return jnp.where(masked, reveal_rate * hidden, jumps)
+        return jnp.where(masked, self._reveal_rate(t) * hidden, jumps)
+
+    def rates(self, logits: jax.Array, noisy: jax.Array, t: jax.Array, mask_id: int) -> jax.Array:
+        """Of a code G(t)[j, z_t] (u M(t|0))[j], of the mask -m'(t) / (1 - m(t)) p(. | z_t) M(t|0); [B, N, K]."""
+        probabilities, t = _softmax(logits), jnp.clip(t, *self.held)
+        rates, guess = self._jumps(probabilities, _one_hot(noisy, mask_id, t), t)
+        reveal = self._reveal_rate(t)[..., None] * self.replacing.spread(probabilities, jnp.zeros_like(t), t)
+        return jnp.where((noisy == mask_id)[..., None], reveal, rates * guess)
+
+    def _jumps(self, probabilities: jax.Array, here: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """G(t)[j, z_t] for j != z_t, else 0, and (u M(t|0))[j], where `here` is z_t one-hot; [B, N, K] each."""
+        zero = jnp.zeros_like(t)
+        column = self.replacing.spread(here, zero, t)
+        guess = self.replacing.spread(_divide(probabilities, column), zero, t)
+        return self.replacing.flow(here, t) * (1.0 - here), guess
+
+    def _reveal_rate(self, t: jax.Array) -> jax.Array:
+        return -self.masking.slope(t) / jnp.maximum(1.0 - self.masking.alpha(t), 1e-12)
 
     def step_loss(self, logits: jax.Array, codes: jax.Array, noisy: jax.Array, t: jax.Array, s: jax.Array,
                   mask_id: int) -> jax.Array:

@@ -21,6 +21,10 @@ class Categorical(Protocol):
         """Draws z_t from q(z_t | x), every token at its own noise level; int32 [B, N]."""
         ...
 
+    def forward(self, key: jax.Array, noisy: jax.Array, s: jax.Array, t: jax.Array, mask_ids: jax.Array) -> jax.Array:
+        """Draws z_t from q(z_t | z_s), s <= t; int32 [B, N]."""
+        ...
+
     def weight(self, clock: jax.Array) -> jax.Array:
         """The rate at which noisy tokens become clean, backwards in time; fp32 [B, N]."""
         ...
@@ -37,6 +41,10 @@ class Categorical(Protocol):
     def step_loss(self, logits: jax.Array, codes: jax.Array, noisy: jax.Array, t: jax.Array, s: jax.Array,
                   mask_id: int) -> jax.Array:
         """The term of the step from t to s of the bound in finitely many steps; fp32 [B, N] nats."""
+        ...
+
+    def rates(self, logits: jax.Array, noisy: jax.Array, t: jax.Array, mask_id: int) -> jax.Array:
+        """The rates of the reversed process from z_t to every other code, fp32 [B, N, K]: per unit of noise level."""
         ...
 
     def step(self, key: jax.Array, noisy: jax.Array, proposal: jax.Array, t: jax.Array, s: jax.Array,

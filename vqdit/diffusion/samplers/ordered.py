@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,18 @@ from vqdit.diffusion.categorical import Absorbing
 from vqdit.diffusion.clock import GENERATED, clock_of
 from vqdit.diffusion.denoiser import Denoiser
 from vqdit.diffusion.samplers.grids import check_steps
-from vqdit.diffusion.samplers.shared import all_masked, entropy, highest, log_probability_of, propose, read, split_each
-from vqdit.errors import UserError
+from vqdit.diffusion.samplers.shared import (
+    all_masked,
+    entropy,
+    highest,
+    log_probability_of,
+    per_token,
+    propose,
+    split_each,
+)
+from vqdit.diffusion.samplers.stepwise import State, Stepwise
+from vqdit.diffusion.schedules import noise_level
+from vqdit.errors import UserError, nearest
 from vqdit.tokenizers.spec import TokenLayout
 
 Stages = Callable[[TokenLayout], np.ndarray]
@@ -49,9 +60,18 @@ SURENESS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 """Scores [...] of log-probabilities [..., K] that do not look at what is drawn."""
 
+ORDERS = ('random', *SURENESS, 'confidence')
+
+
+class Plan(NamedTuple):
+    """How many tokens are masked before every step and at the end, int32 [steps + 1, B], and a random order [B, N]."""
+
+    hidden: jax.Array
+    priority: jax.Array
+
 
 @dataclass(frozen=True)
-class Ordered:
+class Ordered(Stepwise):
     """Reveals as many tokens in every step as the schedule asks for.
 
     `order` is
@@ -74,50 +94,50 @@ class Ordered:
 
     def __post_init__(self):
         check_steps(self.steps)
-        known = ('random', 'confidence', *SURENESS)
-        if self.order not in known:
-            raise UserError(f'order "{self.order}" is unknown; choose one of {", ".join(known)}')
+        if self.order not in ORDERS:
+            raise UserError(f'order "{self.order}" is unknown; choose one of {", ".join(ORDERS)}'
+                            f'.{nearest(self.order, ORDERS)}')
 
-    def __call__(self, keys: jax.Array, denoiser: Denoiser, codes: jax.Array, roles: jax.Array,
-                 layout: TokenLayout) -> jax.Array:
-        """Samples int32 [B, N]: given tokens as in `codes`, absent ones masked, the others generated."""
-        mask_ids = jnp.asarray(layout.mask_ids)
-        start, stages = all_masked(codes, roles, layout), jnp.asarray(self.stages(layout))[None]
-        hidden = self._hidden(jnp.sum(roles == GENERATED, axis=1))
+    def length(self, layout: TokenLayout) -> int:
+        return self.steps
+
+    def start(self, keys: jax.Array, codes: jax.Array, roles: jax.Array, layout: TokenLayout) -> State:
         first = jax.vmap(lambda key: jax.random.fold_in(key, self.steps))(keys)
         priority = jax.vmap(lambda key: jax.random.uniform(key, roles.shape[1:]))(first)
+        plan = Plan(self._hidden(jnp.sum(roles == GENERATED, axis=1)), priority)
+        return State(all_masked(codes, roles, layout), keys, plan)
 
-        def reveal(noisy, index, before, after):
-            step_keys = jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
-            draw, choose = split_each(step_keys, 2)
-            clock = clock_of(roles, (before / jnp.maximum(hidden[0], 1))[:, None])
-            logits = denoiser(noisy, clock)
-            proposal = propose(draw, logits, layout, self.temperature)
-            score = priority if self.order == 'random' else self._noisy(
-                choose, self._sureness(proposal, logits, layout), 1.0 - index / self.steps)
-            masked = (noisy == mask_ids[None]) & (roles == GENERATED)
-            # What is not masked comes behind the last stage.
-            order = jnp.where(masked, stages, np.iinfo(np.int32).max)
-            revealed = highest(score, before - after, order)
-            return jnp.where(revealed & masked, proposal, noisy)
+    def step(self, index: jax.Array, state: State, denoiser: Denoiser, roles: jax.Array,
+             layout: TokenLayout) -> State:
+        before, after = state.memory.hidden[index], state.memory.hidden[index + 1]
+        reveal = lambda codes: self._reveal(index, state._replace(codes=codes), before - after, denoiser, roles, layout)
+        # Short texts have fewer tokens than there are steps: a step in which no sample reveals any costs nothing.
+        codes = jax.lax.cond(jnp.any(before > after), reveal, lambda codes: codes, state.codes)
+        return state._replace(codes=codes)
 
-        def body(noisy, step):
-            _, before, after = step
-            # Short texts have fewer tokens than there are steps: a step in which no sample reveals any costs nothing.
-            return jax.lax.cond(jnp.any(before > after), reveal, lambda noisy, *_: noisy, noisy, *step), None
-
-        final, _ = jax.lax.scan(body, start, (jnp.arange(self.steps), hidden[:-1], hidden[1:]))
-        return final
+    def _reveal(self, index: jax.Array, state: State, count: jax.Array, denoiser: Denoiser, roles: jax.Array,
+                layout: TokenLayout) -> jax.Array:
+        noisy, (hidden, priority) = state.codes, state.memory
+        step_keys = jax.vmap(lambda key: jax.random.fold_in(key, index))(state.keys)
+        draw, choose = split_each(step_keys, 2)
+        level = noise_level(self.process.schedule, hidden[index] / jnp.maximum(hidden[0], 1))
+        logits = denoiser(noisy, clock_of(roles, level[:, None]))
+        proposal = propose(draw, logits, layout, self.temperature)
+        score = priority if self.order == 'random' else self._noisy(
+            choose, self._sureness(proposal, logits, layout), 1.0 - index / self.steps)
+        masked = (noisy == jnp.asarray(layout.mask_ids)[None]) & (roles == GENERATED)
+        # What is not masked comes behind the last stage.
+        order = jnp.where(masked, jnp.asarray(self.stages(layout))[None], np.iinfo(np.int32).max)
+        return jnp.where(highest(score, count, order) & masked, proposal, noisy)
 
     def _hidden(self, total: jax.Array) -> jax.Array:
-        """How many of the `total [B]` generated tokens are masked before every step and at the end, [steps + 1, B]."""
         times = 1.0 - jnp.arange(self.steps + 1) / self.steps
         return jnp.round((1.0 - self.process.schedule.alpha(times))[:, None] * total[None]).astype(jnp.int32)
 
     def _sureness(self, proposal: jax.Array, logits: Mapping[str, jax.Array], layout: TokenLayout) -> jax.Array:
         if self.order == 'confidence':
             return log_probability_of(proposal, logits, layout)
-        return read(logits, layout, SURENESS[self.order])
+        return per_token(logits, layout, SURENESS[self.order])
 
     def _noisy(self, keys: jax.Array, confidence: jax.Array, t: jax.Array) -> jax.Array:
         gumbel = jax.vmap(lambda key: jax.random.gumbel(key, confidence.shape[1:], mode='high'))(keys)

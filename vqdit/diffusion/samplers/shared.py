@@ -39,7 +39,8 @@ def propose(keys: jax.Array, logits: Mapping[str, jax.Array], layout: TokenLayou
     return layout.join(codes)
 
 
-def read(logits: Mapping[str, jax.Array], layout: TokenLayout, number: Callable[[jax.Array], jax.Array]) -> jax.Array:
+def per_token(logits: Mapping[str, jax.Array], layout: TokenLayout,
+              number: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """`number` of the log-probabilities of every token: [B, n, K] -> [B, n], joined to fp32 [B, N]."""
     return layout.join({name: number(jax.nn.log_softmax(values.astype(jnp.float32)))
                         for name, values in logits.items()})

@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from vqdit.errors import UserError, choose, nearest
+from vqdit.errors import UserError, nearest
+from vqdit.registry import choose
 from vqdit.tokenizers.losses import reconstruction, spectral
 from vqdit.tokenizers.losses.perceptual import perceptual_loss, read_perceptual_weights
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import optax
 
-from vqdit.errors import UserError, choose, nearest
+from vqdit.errors import UserError, nearest
+from vqdit.registry import choose
 from vqdit.tokenizers.quantizers.base import Quantizer
 from vqdit.tokenizers.quantizers.binary_spherical import BinarySphericalQuantizer
 from vqdit.tokenizers.quantizers.bounds import BOUNDS
