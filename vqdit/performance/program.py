@@ -86,7 +86,7 @@ class Program:
 
     def _walk(self, name: str, times: int, fused: bool) -> Iterator[tuple[str, Instruction, int, bool]]:
         """Every instruction that runs: its computation, itself, how often, and whether a fusion holds it."""
-        for instruction in self.computations[name].values():
+        for instruction in self.computations.get(name, {}).values():
             yield name, instruction, times, fused
             if instruction.opcode in ('async-update', 'async-done'):
                 continue
@@ -153,7 +153,8 @@ class Program:
         return moved
 
     def _result(self, computation: str, name: str) -> str:
-        return self.computations[computation][name].result
+        found = self.computations[computation].get(name)
+        return found.result if found else ''
 
 
 def array_bytes(shape: str, main_memory: bool = False) -> int:
