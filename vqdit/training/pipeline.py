@@ -5,7 +5,7 @@ A stage that is finished is not done again; one that was stopped goes on.
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from vqdit.data import load
 from vqdit.diffusion.clock import Task
 from vqdit.errors import UserError, nearest
 from vqdit.generation import Generator
+from vqdit.generation.images import ImageGenerator
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
-from vqdit.training import diffusion_stage, host, token_stage, tokenizer_stage
+from vqdit.training import diffusion_stage, host, image_stage, token_stage, tokenizer_stage
 from vqdit.training.factory import (
     build_learned_tokenizer,
     build_model,
@@ -25,6 +26,7 @@ from vqdit.training.factory import (
     choose,
     learned_modalities,
 )
+from vqdit.training.image_factory import is_image_model
 from vqdit.training.interruption import StopFlag
 from vqdit.training.loop import Run
 from vqdit.training.objective import WEIGHTINGS
@@ -43,6 +45,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     """
     check_config(config)
     with start_run(config, Path(workdir)) as run, jax.set_mesh(run.mesh):
+        if is_image_model(config):
+            image_stage.train_images(run)
+            return
         tokenizers = tokenizer_stage.train_tokenizers(run)
         layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
         token_stage.write_tokens(run, tokenizers, layout)
@@ -52,6 +57,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError or DataError for what can be known to be wrong before anything is written."""
+    if is_image_model(config):
+        return image_stage.check_image_config(config)
     mesh = make_mesh(config.mesh)
     sections = {f'tokenizers.{name}.training': config.tokenizers[name].training
                 for name in learned_modalities(config)}
@@ -95,15 +102,25 @@ def load_generator(workdir: str | Path, **overrides: Any) -> tuple[Generator, Co
     `overrides` replace settings of `diffusion.sampler`. Raises UserError for an unknown one or a folder that is no
     workdir, CheckpointError when nothing has been trained yet.
     """
-    workdir = Path(workdir)
-    config = load_config(workdir)
-    for name, value in overrides.items():
-        if name not in config.diffusion.sampler:
-            raise UserError(f'sampler setting "{name}" is unknown; it has {", ".join(config.diffusion.sampler)}')
-        config.diffusion.sampler[name] = value
+    workdir, config = Path(workdir), _load_config(workdir, overrides)
     params, tokenizers = diffusion_stage.restore(workdir, config)
     layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
     section = config.diffusion.sampler
     generator = Generator(build_model(config, layout), params, tokenizers, build_sampler(config), section.guidance,
                           section.batch_size)
     return generator, config
+
+
+def load_image_generator(workdir: str | Path, **overrides: Any) -> ImageGenerator:
+    """The trained image DiT of a workdir (averaged parameters); as `load_generator` otherwise."""
+    return image_stage.restore_generator(Path(workdir), _load_config(workdir, overrides))
+
+
+def _load_config(workdir: str | Path, overrides: Mapping[str, Any]) -> ConfigDict:
+    """The config of a workdir with some settings of `diffusion.sampler` replaced."""
+    config = load_config(workdir)
+    for name, value in overrides.items():
+        if name not in config.diffusion.sampler:
+            raise UserError(f'sampler setting "{name}" is unknown; it has {", ".join(config.diffusion.sampler)}')
+        config.diffusion.sampler[name] = value
+    return config

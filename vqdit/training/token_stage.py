@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,15 @@ MISFITS = {'cut': 'texts longer than the tokens of their layout were cut',
            'unknown': 'words outside the vocabulary became unknown'}
 
 
-def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLayout) -> None:
-    """Writes the codes of the training and the test split to `workdir/tokens`, or what is missing of them.
+def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLayout,
+                 splits: Sequence[str] = ('train', 'test'), metadata: Sequence[str] = ()) -> None:
+    """Writes the codes of the `splits`, and `metadata` beside them, to `workdir/tokens`, or what is missing of them.
 
     Texts that do not fit are cut, and counted in a warning.
     """
     fingerprints = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
     fingerprints['data'] = data_fingerprint(run)
-    for split in ('train', 'test'):
+    for split in splits:
         dataset = load(run.config.data, split, modalities=layout.modalities)
         misfits: Counter[tuple[str, str]] = Counter()
 
@@ -49,7 +50,7 @@ def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLay
                 progress.update(done)
                 run.stop.raise_if_set()
 
-            write_store(Path(run.workdir) / 'tokens', split, dataset, encode, layout, fingerprints,
+            write_store(Path(run.workdir) / 'tokens', split, dataset, encode, layout, fingerprints, metadata,
                         shard_size=run.config.tokens.shard_size, batch_size=BATCH_SIZE, progress=advance)
         for (name, kind), count in (+misfits).items():
             logger.warning('%s tokens: %d %s (tokenizers.%s)', split, count, MISFITS[kind], name)

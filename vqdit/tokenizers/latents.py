@@ -1,0 +1,144 @@
+"""Continuous latents of images as a tokenizer: what an image DiT is trained on and what becomes a picture again.
+
+A token store keeps integers of 16 bits. The mean and the deviation of a Gaussian latent are kept as the bits of fp16
+numbers, which are such integers: everything that holds for codes holds for them.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from vqdit.tokenizers.frozen import LearnedTokenizer
+from vqdit.tokenizers.latent_diffusion import GaussianAutoencoder
+from vqdit.tokenizers.pixels import Pixels
+from vqdit.tokenizers.spec import TokenSpec
+
+Variables = Any
+HALF_BITS = 2**16 - 1
+"""How many codes the bits of a finite fp16 number are: the last of 2^16 is not a number."""
+
+
+class LatentTokenizer(Protocol):
+    """Pure functions of the variables of a frozen autoencoder of images.
+
+    Attributes:
+        spec: of the codes that are stored.
+        shape: [h, w, C] of the latents.
+    """
+
+    @property
+    def spec(self) -> TokenSpec: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def init(self, key: jax.Array) -> Variables:
+        """Fresh variables."""
+
+    def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        """What is stored of images uint8 [B, H, W, 3]: codes int32 [B, N]."""
+
+    def latents(self, variables: Variables, codes: jax.Array, key: jax.Array) -> jax.Array:
+        """Latents fp32 [B, h, w, C] of about unit variance, drawn where the codes leave a choice."""
+
+    def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:
+        """Images uint8 [B, H, W, 3] of latents."""
+
+
+@dataclass(frozen=True)
+class GaussianLatents:
+    """The latents of a KL autoencoder (LDM, arXiv:2112.10752), drawn anew whenever an image is used."""
+
+    front_end: Pixels
+    autoencoder: GaussianAutoencoder
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        stride = 2 ** (len(self.autoencoder.widths) - 1)
+        rows, columns = self.front_end.size
+        return rows // stride, columns // stride, self.autoencoder.latent_channels
+
+    @property
+    def spec(self) -> TokenSpec:
+        *grid, channels = self.shape
+        return TokenSpec(tuple(grid), HALF_BITS, levels=2 * channels)
+
+    def init(self, key: jax.Array) -> Variables:
+        return self.autoencoder.init(key, jnp.zeros((1, *self.front_end.size, self.front_end.channels)))
+
+    def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        images = self.front_end.analyse(raw)
+        moments: Any = self.autoencoder.apply(variables, images, method='moments')
+        mean, log_variance = moments
+        numbers = jnp.concatenate([mean, jnp.exp(0.5 * log_variance)], axis=-1)
+        return half_bits(numbers * self.autoencoder.scale).reshape(len(raw), -1)
+
+    def latents(self, variables: Variables, codes: jax.Array, key: jax.Array) -> jax.Array:
+        mean, deviation = self.moments(codes)
+        return mean + deviation * jax.random.normal(key, mean.shape)
+
+    def decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
+        """Images of the mean latents."""
+        return self.decode_latents(variables, self.moments(codes)[0])
+
+    def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:
+        decoded: Any = self.autoencoder.apply(variables, latents, method='decode')
+        return self.front_end.synthesise(decoded)
+
+    def moments(self, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and deviation of the scaled latents that codes stand for, each fp32 [B, h, w, C]."""
+        *grid, channels = self.shape
+        mean, deviation = jnp.split(numbers_of_bits(codes).reshape(-1, *grid, 2 * channels), 2, axis=-1)
+        return mean, deviation
+
+
+@dataclass(frozen=True)
+class CodeVectors:
+    """The code vectors of a tokenizer of images that was trained here; latents are not quantised again.
+
+    Attributes:
+        scale: what the vectors are multiplied by, so that they have about unit variance.
+    """
+
+    tokenizer: LearnedTokenizer
+    scale: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        rows, columns = self.spec.grid
+        return rows, columns, self.tokenizer.autoencoder.quantizer.dimension
+
+    @property
+    def spec(self) -> TokenSpec:
+        return self.tokenizer.spec
+
+    def init(self, key: jax.Array) -> Variables:
+        return self.tokenizer.init(key)
+
+    def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        return self.tokenizer.encode(variables, raw)
+
+    def latents(self, variables: Variables, codes: jax.Array, key: jax.Array) -> jax.Array:
+        shaped = codes.reshape(-1, *self.spec.grid, self.spec.levels)
+        look_up = lambda module, codes: module.quantizer.lookup(codes)
+        vectors: Any = self.tokenizer.autoencoder.apply(variables, shaped, method=look_up)
+        return self.scale * vectors
+
+    def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:
+        decode = lambda module, vectors: module.decoder(vectors)
+        decoded: Any = self.tokenizer.autoencoder.apply(variables, latents / self.scale, method=decode)
+        return self.tokenizer.front_end.synthesise(decoded)
+
+
+def half_bits(numbers: jax.Array) -> jax.Array:
+    """The bits of numbers rounded to fp16 as int32; what is too large becomes the largest finite one."""
+    largest = float(jnp.finfo(jnp.float16).max)
+    half = jnp.clip(numbers, -largest, largest).astype(jnp.float16)
+    return jax.lax.bitcast_convert_type(half, jnp.uint16).astype(jnp.int32)
+
+
+def numbers_of_bits(bits: jax.Array) -> jax.Array:
+    """The inverse of `half_bits`, fp32."""
+    return jax.lax.bitcast_convert_type(bits.astype(jnp.uint16), jnp.float16).astype(jnp.float32)
