@@ -104,7 +104,7 @@ def _modalities(name: str, data: Path) -> ConfigDict:
     config.data.image.size = 16
     config.data.audio = {'rate': 16_000, 'seconds': 0.128}
     for section in config.tokenizers.values():
-        if section.kind == 'text' or 'training' not in section:
+        if 'training' not in section:
             section.length = 16
         else:
             section.update(widths=(8,) * len(section.widths), blocks=1)
@@ -112,6 +112,7 @@ def _modalities(name: str, data: Path) -> ConfigDict:
     config.diffusion.model.update(width=32, depth=1, heads=4)
     config.diffusion.training.update(steps=1, batch_size=8)
     config.evaluation.tasks = ()
+    config.mesh.fsdp = min(config.mesh.fsdp, 2)
     return config
 
 

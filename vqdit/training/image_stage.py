@@ -77,8 +77,8 @@ def _frozen_autoencoder(run: Run) -> tuple[FrozenTokenizer, LatentTokenizer]:
         trained = train_tokenizer(run, 'image')
         return trained, CodeVectors(trained.tokenizer, section.scale)
     autoencoder, params = import_autoencoder(section.weights)
-    write_architecture(_architecture(run.workdir), autoencoder)
     latents = published_latents(autoencoder, run.config)
+    write_architecture(_architecture(run.workdir), autoencoder)
     return FrozenTokenizer(latents, {'params': params}, batch_size=16), latents  # type: ignore[arg-type]
 
 
