@@ -1,9 +1,11 @@
-"""Generates any modality from any other with a trained model.
+"""Generates any modality from any other with a trained model, or images of classes with an image DiT.
 
 python sample.py --workdir=runs/quickstart --given text="a small red circle at the top left" \\
     --generate=image,audio --num=8
+python sample.py --weights=DiT-XL-2-256x256.pt --vae=sd-vae-ft-ema --label=207 --num=4
 
 --given repeats; its value is a file or, for text, the text itself. With nothing given all is generated jointly.
+--weights is a file of DiT or SiT, or a folder that diffusers saved of a network or of a whole pipeline.
 """
 
 import sys
@@ -20,13 +22,18 @@ from vqdit.diffusion.clock import Task
 from vqdit.diffusion.registry import WEIGHT_SCHEDULES
 from vqdit.diffusion.samplers.ordered import ORDERS
 from vqdit.errors import UserError
+from vqdit.generation.class_images import read_labels, write_class_images
 from vqdit.generation.given import parse_given, read_given
+from vqdit.generation.images import ImageGenerator
 from vqdit.generation.outputs import empty_folder, new_folder, write_samples
+from vqdit.generation.weights import load_weights
 from vqdit.training.host import prepare_host
-from vqdit.training.pipeline import load_generator
+from vqdit.training.image_factory import is_image_model
+from vqdit.training.pipeline import load_generator, load_image_generator
 from vqdit.training.sampling import check_guidance
+from vqdit.training.workdir import load_config
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the trained model', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the trained model')
 GIVEN = flags.DEFINE_multi_string('given', [], 'modality=file or text=words; may be repeated')
 GENERATE = flags.DEFINE_list('generate', None, 'modalities to generate, such as image,audio')
 NUM = flags.DEFINE_integer('num', 8, 'number of samples', lower_bound=1)
@@ -40,6 +47,12 @@ SAMPLER = flags.DEFINE_string('sampler', None, 'another sampler: its name, or {"
 TEMPERATURE = flags.DEFINE_float('temperature', None, 'below 1: likelier and less varied', lower_bound=0.0)
 ORDER = flags.DEFINE_enum('order', None, ORDERS, 'which tokens are generated first')
 OUT = flags.DEFINE_string('out', None, 'empty folder for the files; the next of WORKDIR/samples/ by default')
+WEIGHTS = flags.DEFINE_string('weights', None, 'image DiT of another project, in place of --workdir')
+VAE = flags.DEFINE_string('vae', None, 'folder of the autoencoder of its latents, as diffusers saves it')
+FAMILY = flags.DEFINE_string('family', None, '"dit" or "sit"; by default as the name of the file begins')
+HEADS = flags.DEFINE_integer('heads', None, 'of a network whose width is not a published one', lower_bound=1)
+LABEL = flags.DEFINE_list('label', [], 'classes of the images, in turn; by default of none')
+SOLVER = flags.DEFINE_string('solver', None, 'sampler of an image DiT, such as ddim or heun')
 
 
 def overrides() -> dict[str, Any]:
@@ -53,6 +66,41 @@ def overrides() -> dict[str, Any]:
 
 def main() -> None:
     prepare_host(cpu_devices=1)
+    if bool(WORKDIR.value) == bool(WEIGHTS.value):
+        raise UserError('name either --workdir, a folder of train.py, or --weights, a file of another project')
+    if WEIGHTS.value:
+        _refuse(GIVEN, GENERATE, TEMPERATURE, ORDER, beside='--weights')
+        options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, heads=HEADS)
+        generator = load_weights(WEIGHTS.value, VAE.value, FAMILY.value, **options)
+        return sample_images(generator, Path('samples'), {'weights': Path(WEIGHTS.value).name})
+    _refuse(VAE, FAMILY, HEADS, beside='--workdir')
+    if is_image_model(load_config(WORKDIR.value)):
+        _refuse(GIVEN, GENERATE, TEMPERATURE, ORDER, beside='a workdir of images of classes')
+        generator = load_image_generator(WORKDIR.value, **_flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER))
+        return sample_images(generator, Path(WORKDIR.value) / 'samples', {})
+    _refuse(LABEL, SOLVER, beside='a workdir of modalities')
+    return sample_tokens()
+
+
+def _flagged(**choices: flags.FlagHolder) -> dict[str, Any]:
+    """The flags that were given."""
+    return {name: flag.value for name, flag in choices.items() if flag.value is not None}
+
+
+def _refuse(*choices: flags.FlagHolder, beside: str) -> None:
+    for flag in choices:
+        if flag.present:
+            raise UserError(f'--{flag.name} has no meaning beside {beside}; leave it out')
+
+
+def sample_images(generator: ImageGenerator, parent: Path, about: dict[str, Any]) -> None:
+    labels = read_labels(LABEL.value, generator.model.classes, NUM.value)
+    folder = empty_folder(Path(OUT.value)) if OUT.value else new_folder(parent)
+    task = write_class_images(folder, generator, LABEL.value, labels, SEED.value, about | {'vqdit': __version__})
+    sys.stdout.write(f'{NUM.value} samples of {task}: {folder}/grid.png\n')
+
+
+def sample_tokens() -> None:
     values = parse_given(GIVEN.value)
     generator, config = load_generator(WORKDIR.value, **overrides())
     modalities = generator.layout.modalities

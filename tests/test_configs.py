@@ -11,11 +11,14 @@ from ml_collections import ConfigDict
 from vqdit.diffusion.clock import TaskMixture
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 from vqdit.training.factory import build_learned_tokenizer, build_model, learned_modalities
+from vqdit.training.image_factory import image_training, planned_latents
 from vqdit.training.optimizers import build_optimizer
 from vqdit.training.pipeline import check_config
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs'
-DATA = {'quickstart': None, 'digits': 'tfds', 'emoji': 'openmoji'}
+DATA = {'quickstart': None, 'digits': 'tfds', 'emoji': 'openmoji', 'coco_text_to_image': None, 'multimodal_base': None,
+        'multimodal_xl': None}
+IMAGES = {'imagenet256_dit_xl2': 675_129_632, 'imagenet256_sit_xl2': 675_129_632, 'imagenet512_dit_xl2': 676_014_368}
 
 
 def _config(name: str) -> ConfigDict:
@@ -27,7 +30,7 @@ def _config(name: str) -> ConfigDict:
 
 
 def test_every_config_is_tested():
-    assert {path.stem for path in FOLDER.glob('*.py')} == set(DATA)
+    assert {path.stem for path in FOLDER.glob('*.py')} == {*DATA, *IMAGES}
 
 
 @pytest.mark.parametrize('name', [name for name, folder in DATA.items() if folder])
@@ -55,3 +58,15 @@ def test_a_config_makes_models_that_fit_together(name):
         optimizer = build_optimizer(section, section.steps)
         state = jax.eval_shape(optimizer.init, params)
         jax.eval_shape(optimizer.update, params, state, params)
+
+
+@pytest.mark.parametrize('name', IMAGES)
+def test_a_config_of_images_makes_a_network_that_trains_on_its_latents(name):
+    config = _config(name)
+    latents = planned_latents(config)
+    create, step = image_training(config, latents, {})
+    state = jax.eval_shape(create)
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) == IMAGES[name]
+    batch = {'codes': jnp.zeros((2, latents.spec.length), jnp.int32), 'label': jnp.zeros(2, jnp.int32)}
+    after, metrics = jax.eval_shape(step, state, batch, jax.random.key(0))
+    assert jax.tree.structure(after) == jax.tree.structure(state) and metrics['loss'].shape == ()

@@ -82,11 +82,13 @@ def sample(script, generator, tmp_path, monkeypatch):
 
     monkeypatch.setattr(script, 'prepare_host', lambda **_: '')  # JAX runs already, with eight devices
     monkeypatch.setattr(script, 'load_generator', load_generator)
+    monkeypatch.setattr(script, 'load_config', lambda _: ConfigDict({'diffusion': {'model': {}}}))
 
     def run(*arguments, workdir=tmp_path):
         with flagsaver.flagsaver():
             flags.FLAGS.unparse_flags()
-            return command.execute(script.main, ['sample.py', f'--workdir={workdir}', *arguments])
+            place = [f'--workdir={workdir}'] if workdir else []
+            return command.execute(script.main, ['sample.py', *place, *arguments])
 
     return run
 
@@ -155,3 +157,36 @@ def test_manifest_tells_no_folder_of_the_user(sample, tmp_path):
     Image.new('RGB', (8, 8)).save(tmp_path / 'photo.png')
     assert sample('--given', f'image={tmp_path}/photo.png', '--generate=text', '--num=1') == 0
     assert str(tmp_path) not in (tmp_path / 'samples' / '0001' / 'manifest.json').read_text()
+
+
+GOLDEN = Path(__file__).parent / 'interop' / 'golden'
+
+
+def test_images_of_classes_from_weights_of_another_project(sample, tmp_path, capsys):
+    """A folder of diffusers as it is fetched: tiny, but with every file under its name."""
+    out = tmp_path / 'out'
+    assert sample(f'--weights={GOLDEN}/dit_diffusers', f'--vae={GOLDEN}/ldm_gaussian', '--label=2,0', '--num=3',
+                  '--steps=2', '--guidance=1.5', f'--out={out}', workdir='') == 0
+    assert sorted(path.name for path in out.glob('*.png')) == ['grid.png', *(f'image_000{i}.png' for i in range(3))]
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert (manifest['task'], manifest['labels'], manifest['weights']) == ('label->image', [2, 0, 2], 'dit_diffusers')
+    assert manifest['sampler'] == {'solver': 'ddpm', 'steps': 2, 'guidance': 1.5, 'family': 'dit'}
+    assert f'{out}/grid.png' in capsys.readouterr().out and str(GOLDEN) not in (out / 'manifest.json').read_text()
+
+
+@pytest.mark.parametrize('arguments, code, wanted', [
+    ([], 2, 'name either --workdir'),
+    (['--weights=x.pt', '--workdir=y'], 2, 'name either --workdir'),
+    (['--weights=x.pt', '--generate=image'], 2, '--generate has no meaning beside --weights'),
+    (['--workdir=y', '--label=3'], 2, '--label has no meaning beside a workdir of modalities'),
+    (['--weights=x.pt'], 2, 'there is no weight file x.pt'),
+    ([f'--weights={GOLDEN}/dit_diffusers'], 2, '--vae is missing'),
+    ([f'--weights={GOLDEN}/dit_diffusers', f'--vae={GOLDEN}/ldm_gaussian', '--label=3'], 2, 'numbers from 0 to 2'),
+    ([f'--weights={GOLDEN}/ldm_gaussian', f'--vae={GOLDEN}/ldm_gaussian'], 4, 'AutoencoderKL'),
+])  # fmt: skip
+def test_mistakes_with_weights_are_told_in_a_line(sample, tmp_path, capsys, monkeypatch, arguments, code, wanted):
+    monkeypatch.chdir(tmp_path)
+    assert sample(*arguments, workdir='') == code
+    error = capsys.readouterr().err
+    assert wanted in error and len(error.splitlines()) <= 3
+    assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,8 @@ from flax.core import FrozenDict
 from vqdit.diffusion.clock import ABSENT, GENERATED, GIVEN, Task
 from vqdit.diffusion.samplers import Ordered
 from vqdit.errors import UserError
-from vqdit.generation.generator import Generator, mesh_for_rows
+from vqdit.generation.devices import mesh_for_rows
+from vqdit.generation.generator import Generator
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import WordTokenizer

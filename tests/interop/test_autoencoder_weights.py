@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from vqdit.errors import CheckpointError, UserError
-from vqdit.interop.latent_diffusion import WEIGHTS, autoencoder_layout, export_autoencoder, import_autoencoder
+from vqdit.interop.latent_diffusion import autoencoder_layout, export_autoencoder, import_autoencoder
 from vqdit.interop.safetensors_file import read_safetensors, write_safetensors
+from vqdit.interop.weights import DIFFUSERS_FILES
 from vqdit.tokenizers.latent_diffusion import GaussianAutoencoder
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -62,7 +63,8 @@ def test_the_codebook_autoencoder_computes_what_its_peer_computes():
 @pytest.mark.parametrize('folder', [GAUSSIAN, CODEBOOK])
 def test_what_was_read_is_written_back_bit_for_bit(tmp_path, folder):
     export_autoencoder(tmp_path, *import_autoencoder(folder))
-    jax.tree.map(np.testing.assert_array_equal, *(read_safetensors(path / WEIGHTS) for path in (tmp_path, folder)))
+    jax.tree.map(np.testing.assert_array_equal, *(read_safetensors(path / DIFFUSERS_FILES[0])
+                                                  for path in (tmp_path, folder)))
     ours, theirs = (json.loads((path / 'config.json').read_text()) for path in (tmp_path, folder))
     assert {key: theirs[key] for key in ours} == ours
 
@@ -80,12 +82,12 @@ def test_files_from_before_the_attention_was_renamed(tmp_path):
     shutil.copytree(GAUSSIAN, tmp_path, dirs_exist_ok=True)
     names = {'.to_q.': '.query.', '.to_k.': '.key.', '.to_v.': '.value.', '.to_out.0.': '.proj_attn.'}
     old = {}
-    for key, tensor in read_safetensors(GAUSSIAN / WEIGHTS).items():
+    for key, tensor in read_safetensors(GAUSSIAN / DIFFUSERS_FILES[0]).items():
         for new, before in names.items():
             if new in key:
                 key, tensor = key.replace(new, before), tensor[..., None, None] if tensor.ndim == 2 else tensor
         old[key] = tensor
-    write_safetensors(tmp_path / WEIGHTS, old)
+    write_safetensors(tmp_path / DIFFUSERS_FILES[0], old)
     jax.tree.map(np.testing.assert_array_equal, import_autoencoder(tmp_path)[1], import_autoencoder(GAUSSIAN)[1])
 
 

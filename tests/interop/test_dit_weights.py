@@ -10,7 +10,6 @@ import pytest
 from vqdit.errors import CheckpointError, UserError
 from vqdit.interop.dit import (
     DIFFUSERS_STEPS,
-    DIFFUSERS_WEIGHTS,
     diffusers_layout,
     export_diffusers,
     export_original,
@@ -18,7 +17,7 @@ from vqdit.interop.dit import (
     original_layout,
 )
 from vqdit.interop.safetensors_file import read_safetensors, write_safetensors
-from vqdit.interop.weights import read_weights
+from vqdit.interop.weights import DIFFUSERS_FILES, read_weights
 from vqdit.models.dit import published_dit
 
 GOLDEN = Path(__file__).parent / 'golden'
@@ -63,7 +62,7 @@ def test_what_was_read_is_written_back_bit_for_bit(tmp_path):
 def test_folders_of_diffusers_are_written_back_bit_for_bit(tmp_path):
     model, params = import_dit(DIFFUSERS)
     export_diffusers(tmp_path, model, params)
-    jax.tree.map(np.testing.assert_array_equal, *(read_safetensors(folder / DIFFUSERS_WEIGHTS)
+    jax.tree.map(np.testing.assert_array_equal, *(read_safetensors(folder / DIFFUSERS_FILES[0])
                                                   for folder in (tmp_path, DIFFUSERS)))
     ours, theirs = (json.loads((folder / 'config.json').read_text()) for folder in (tmp_path, DIFFUSERS))
     assert {key: theirs[key] for key in ours if key != 'norm_eps'} == {
@@ -138,9 +137,9 @@ def test_folders_of_another_kind_are_refused(tmp_path, changes, said):
 def test_layers_with_embedders_of_their_own_are_refused(tmp_path):
     """diffusers keeps a copy in every block, and training there lets the copies part."""
     shutil.copytree(DIFFUSERS, tmp_path, dirs_exist_ok=True)
-    state = dict(read_safetensors(DIFFUSERS / DIFFUSERS_WEIGHTS))
+    state = dict(read_safetensors(DIFFUSERS / DIFFUSERS_FILES[0]))
     key = 'transformer_blocks.1.norm1.emb.timestep_embedder.linear_1.bias'
-    write_safetensors(tmp_path / DIFFUSERS_WEIGHTS, state | {key: state[key] + 1})
+    write_safetensors(tmp_path / DIFFUSERS_FILES[0], state | {key: state[key] + 1})
     with pytest.raises(CheckpointError, match=r'timestep_embedder\.linear_1\.bias'):
         import_dit(tmp_path)
 

@@ -12,14 +12,21 @@ from vqdit.evaluation.directions import make_scorer, measure_directions, measure
 from vqdit.evaluation.rows import Row
 from vqdit.files import write_json, write_text
 from vqdit.generation.outputs import write_samples
+from vqdit.training.image_factory import is_image_model
 from vqdit.training.pipeline import load_generator
+from vqdit.training.workdir import load_config
 
 HEADER = ('task', 'metric', 'value', 'ceiling', 'unit', 'count')
 
 
 def evaluate(workdir: str | Path) -> list[Row]:
-    """Measures a trained workdir, writes report.json, report.md and report/, prints the table; returns its rows."""
+    """Measures a trained workdir, writes report.json, report.md and report/, prints the table; returns its rows.
+
+    There are none of an image DiT, whose measures need a judge of natural images.
+    """
     workdir = Path(workdir)
+    if is_image_model(load_config(workdir)):
+        return []
     generator, config = load_generator(workdir)
     scorer = make_scorer(config)
     rows = measure_tokenizers(generator, config, scorer)

@@ -3,19 +3,18 @@
 The samples of a batch are split over the devices of this process.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vqdit.diffusion.clock import GIVEN, Task
 from vqdit.diffusion.guidance import Guidance
 from vqdit.diffusion.samplers import guided, sample_keys
 from vqdit.errors import UserError
+from vqdit.generation.devices import OnDevices
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.frozen import Tokenizer, encode_loosely, stack
 from vqdit.tokenizers.spec import TokenLayout
@@ -23,7 +22,7 @@ from vqdit.tokenizers.spec import TokenLayout
 Sampler = Callable[..., jax.Array]
 
 
-class Generator:
+class Generator(OnDevices):
     """A model, its parameters, its tokenizers and a sampler.
 
     Attributes:
@@ -36,20 +35,10 @@ class Generator:
                  guidance: float | Guidance = 1.0, batch_size: int = 64):
         self.model, self.tokenizers = model, tokenizers
         self.layout = model.layout
-        self.batch_size = batch_size
-        self.params = params
+        super().__init__(params, batch_size)
         self._sample = jax.jit(_sample_function(model, self.layout, sampler, guidance))
         whole = getattr(sampler, 'trajectory', None)
         self._trajectory = jax.jit(_sample_function(model, self.layout, whole, guidance)) if whole else None
-
-    @property
-    def params(self) -> Any:
-        """The parameters of the model, the same on every device."""
-        return self._params
-
-    @params.setter
-    def params(self, params: Any) -> None:
-        self._params = jax.device_put(params, NamedSharding(mesh_for_rows(self.batch_size), PartitionSpec()))
 
     def generate(self, task: Task, given: Mapping[str, Sequence[Any]], count: int, seed: int = 0,
                  first_index: int = 0) -> dict[str, Any]:
@@ -105,20 +94,6 @@ class Generator:
             drawn = self.run(function, (keys, codes[rows], roles[rows]))
             pieces.append(np.asarray(drawn)[..., :count - start, :])
         return np.concatenate(pieces, axis=-2)
-
-    def run(self, function: Callable, rows: tuple, *rest: Any) -> Any:
-        """`function(params, *rows, *rest)` with the first axis of the `rows` split over the devices."""
-        mesh = mesh_for_rows(len(rows[0]))
-        split, everywhere = NamedSharding(mesh, PartitionSpec('data')), NamedSharding(mesh, PartitionSpec())
-        # Training samples too, under a mesh of its own.
-        with jax.set_mesh(mesh):
-            return function(jax.device_put(self.params, everywhere), *jax.device_put(rows, split), *rest)
-
-
-def mesh_for_rows(batch_size: int) -> Mesh:
-    """As many devices of this process as divide `batch_size` rows, on the axis "data"."""
-    devices = jax.local_devices()
-    return Mesh(np.asarray(devices[:math.gcd(batch_size, len(devices))]), ('data',))
 
 
 def _sample_function(model: MultimodalDiT, layout: TokenLayout, sampler: Sampler,

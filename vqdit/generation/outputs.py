@@ -47,7 +47,7 @@ def write_samples(
     task: Task,
     given: Mapping[str, Items],
     generated: Mapping[str, Items],
-    audio_rate: int,
+    audio_rate: int | None,
     about: Mapping[str, Any],
 ) -> list[Path]:
     """Writes every given and generated item, `grid.png` and `manifest.json`; returns the paths.
@@ -55,7 +55,7 @@ def write_samples(
     Args:
         given: for every given modality one item, or one a sample.
         generated: for every generated modality one item a sample.
-        audio_rate: in Hz.
+        audio_rate: in Hz; None where nothing is sound.
         about: what else the manifest tells, such as seeds and settings.
     """
     files = {
@@ -65,7 +65,8 @@ def write_samples(
     grid = io.BytesIO()
     draw_table(titled(task, given, generated)).save(grid, 'PNG')
     write_bytes(folder / 'grid.png', grid.getvalue())
-    manifest = {'task': str(task), **about, 'audio_rate': audio_rate, 'files': files, 'grid': 'grid.png'}
+    rate = {} if audio_rate is None else {'audio_rate': audio_rate}
+    manifest = {'task': str(task), **about, **rate, 'files': files, 'grid': 'grid.png'}
     write_json(folder / 'manifest.json', manifest)
     names = [name for part in files.values() for column in part.values() for name in column]
     return [folder / name for name in [*names, 'grid.png', 'manifest.json']]
@@ -79,12 +80,12 @@ def titled(
     return columns | {name: generated[name] for name in task.generated}
 
 
-def encode_item(item: Any, audio_rate: int) -> tuple[str, bytes]:
+def encode_item(item: Any, audio_rate: int | None) -> tuple[str, bytes]:
     """The extension and the content of the file of one item."""
     if isinstance(item, str):
         return 'txt', f'{item}\n'.encode()
     item = np.asarray(item)
-    if item.ndim == 1:
+    if item.ndim == 1 and audio_rate is not None:
         return 'wav', _wav(item, audio_rate)
     buffer = io.BytesIO()
     if item.ndim == 4:
@@ -95,7 +96,7 @@ def encode_item(item: Any, audio_rate: int) -> tuple[str, bytes]:
     return 'png', buffer.getvalue()
 
 
-def _write_items(folder: Path, name: str, items: Items, audio_rate: int) -> list[str]:
+def _write_items(folder: Path, name: str, items: Items, audio_rate: int | None) -> list[str]:
     names = []
     for index, item in enumerate(items):
         extension, content = encode_item(item, audio_rate)

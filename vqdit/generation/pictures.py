@@ -50,7 +50,9 @@ def draw_item(item: Any) -> Image.Image:
         return _draw_sound(item)
     if item.ndim == 4:
         return _draw_film(item)
-    return to_image(item).convert('RGB').resize((CELL, CELL), Image.Resampling.NEAREST)
+    # Small pictures show their pixels, large ones shrink without flicker.
+    filter = Image.Resampling.NEAREST if max(item.shape[:2]) <= CELL else Image.Resampling.LANCZOS
+    return to_image(item).convert('RGB').resize((CELL, CELL), filter)
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:

@@ -17,7 +17,7 @@ from vqdit.errors import CheckpointError, UserError
 from vqdit.files import read_json, write_json
 from vqdit.interop.layout import BATCH_OF_ONE, SAME, VECTOR, Layout, Row, Tree, check_keys, kernel, patch_kernel
 from vqdit.interop.safetensors_file import write_safetensors
-from vqdit.interop.weights import StateDict, read_weights
+from vqdit.interop.weights import DIFFUSERS_FILES, StateDict, read_folder, read_weights
 from vqdit.models.dit import PUBLISHED, SIZES, DiT, sine_cosine_positions
 
 DIFFUSERS_STEPS = 127
@@ -26,8 +26,6 @@ DIFFUSERS_STEPS = 127
 The weights that facebookresearch published were trained with the original's 128 steps, also where they are offered in
 the layout of diffusers: `import_dit(folder, frequency_steps=128)` gives them what they were trained with.
 """
-
-DIFFUSERS_WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
 
 def _dense(ours: str, *theirs: str, inputs: int = 1) -> tuple[Row, Row]:
@@ -82,7 +80,7 @@ def import_dit(path: str | Path, **options: Any) -> tuple[DiT, Tree]:
     """
     path = Path(path)
     if path.is_dir():
-        state = read_weights(path / DIFFUSERS_WEIGHTS)
+        state = read_folder(path)
         model = _model_of_config(path / 'config.json', options)
         layout = diffusers_layout(model)
     else:
@@ -113,7 +111,7 @@ def export_diffusers(folder: str | Path, model: DiT, params: Tree) -> None:
         raise UserError('diffusers has no room for positions other than sines and cosines; '
                         'export under the original names')
     write_json(Path(folder) / 'config.json', _config_of_model(model))
-    write_safetensors(Path(folder) / DIFFUSERS_WEIGHTS, diffusers_layout(model).store(params), {'format': 'pt'})
+    write_safetensors(Path(folder) / DIFFUSERS_FILES[0], diffusers_layout(model).store(params), {'format': 'pt'})
 
 
 def _numpy(params: Tree) -> Tree:
@@ -166,7 +164,7 @@ def _heads(width: int, options: dict[str, Any]) -> int:
 
 def _model_of_config(path: Path, options: dict[str, Any]) -> DiT:
     if not path.is_file():
-        raise UserError(f'there is no {path}; a folder of diffusers has it beside {DIFFUSERS_WEIGHTS}')
+        raise UserError(f'there is no {path}; a folder of diffusers has it beside its weights')
     config = read_json(path)
     try:
         if config['_class_name'] != 'DiTTransformer2DModel':

@@ -12,10 +12,8 @@ from vqdit.errors import CheckpointError, UserError
 from vqdit.files import read_json, write_json
 from vqdit.interop.layout import SAME, Conversion, Layout, Row, Tree, check_keys, kernel
 from vqdit.interop.safetensors_file import write_safetensors
-from vqdit.interop.weights import StateDict, read_weights
+from vqdit.interop.weights import DIFFUSERS_FILES, StateDict, read_folder
 from vqdit.tokenizers.latent_diffusion import CodebookAutoencoder, GaussianAutoencoder
-
-WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
 CONVOLUTION = Conversion(lambda x: x.transpose(3, 2, 0, 1), lambda y, shape: y.transpose(2, 3, 1, 0))
 
@@ -44,17 +42,17 @@ def import_autoencoder(folder: str | Path) -> tuple[Autoencoder, Tree]:
     """
     folder = Path(folder)
     if not (folder / 'config.json').is_file():
-        raise UserError(f'there is no {folder / "config.json"}; a folder of diffusers has it beside {WEIGHTS}')
-    model = _model(read_json(folder / 'config.json'), folder)
-    state = {_new_name(key): tensor for key, tensor in read_weights(folder / WEIGHTS).items()}
+        raise UserError(f'there is no {folder / "config.json"}; a folder of diffusers has it beside its weights')
+    model = read_architecture(folder / 'config.json')
+    state = {_new_name(key): tensor for key, tensor in read_folder(folder).items()}
     return model, _load(model, state, folder)
 
 
 def export_autoencoder(folder: str | Path, model: Autoencoder, params: Tree) -> None:
     """Writes a folder for `from_pretrained` of diffusers. Raises DiskError when it cannot be written."""
     params = jax.tree.map(np.asarray, params)
-    write_json(Path(folder) / 'config.json', _config(model))
-    write_safetensors(Path(folder) / WEIGHTS, autoencoder_layout(params).store(params), {'format': 'pt'})
+    write_architecture(Path(folder) / 'config.json', model)
+    write_safetensors(Path(folder) / DIFFUSERS_FILES[0], autoencoder_layout(params).store(params), {'format': 'pt'})
 
 
 def _load(model: Autoencoder, state: StateDict, folder: Path) -> Tree:
@@ -73,13 +71,15 @@ def _new_name(key: str) -> str:
     return '.'.join(parts)
 
 
-def _model(config: dict[str, Any], folder: Path) -> Autoencoder:
+def read_architecture(path: Path) -> Autoencoder:
+    """The network that a `config.json` of diffusers describes. Raises CheckpointError for one that is not known."""
+    config = read_json(path)
     try:
         kind = config['_class_name']
         if kind not in ('AutoencoderKL', 'VQModel'):
-            raise CheckpointError(f'{folder} holds a {kind}; only an AutoencoderKL or a VQModel fits here')
+            raise CheckpointError(f'{path} describes a {kind}; only an AutoencoderKL or a VQModel fits here')
         if config.get('shift_factor') or config.get('latents_mean'):
-            raise CheckpointError(f'{folder} shifts its latents, which is not supported; only scaling is')
+            raise CheckpointError(f'{path} shifts its latents, which is not supported; only scaling is')
         shape = {'widths': tuple(config['block_out_channels']), 'blocks': config['layers_per_block'],
                  'attention': tuple(name.startswith('Attn') for name in config['down_block_types']),
                  'groups': config['norm_num_groups'], 'channels': config['in_channels'],
@@ -89,7 +89,12 @@ def _model(config: dict[str, Any], folder: Path) -> Autoencoder:
         dimension = config.get('vq_embed_dim') or config['latent_channels']
         return CodebookAutoencoder(**shape, num_codes=config['num_vq_embeddings'], dimension=dimension)
     except (KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f'{folder / "config.json"} is no config of an autoencoder ({error})') from error
+        raise CheckpointError(f'{path} is no config of an autoencoder ({error})') from error
+
+
+def write_architecture(path: Path, model: Autoencoder) -> None:
+    """Writes what `read_architecture` reads. Raises DiskError when it cannot."""
+    write_json(path, _config(model))
 
 
 def _config(model: Autoencoder) -> dict[str, Any]:

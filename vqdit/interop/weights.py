@@ -18,6 +18,16 @@ SECTIONS = ('ema', 'state_dict', 'model')
 OLD_TORCH = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 
+DIFFUSERS_FILES = ('diffusion_pytorch_model.safetensors', 'diffusion_pytorch_model.bin')
+"""The names of the weights in a folder of diffusers: what it writes now, and what it wrote before 2023."""
+
+
+def read_folder(folder: Path) -> StateDict:
+    """`read_weights` of the file in a folder that diffusers saved."""
+    found = [folder / name for name in DIFFUSERS_FILES if (folder / name).is_file()]
+    return read_weights((found or [folder / DIFFUSERS_FILES[0]])[0])
+
+
 def read_weights(path: str | Path) -> StateDict:
     """The tensors of a PyTorch or safetensors file by name.
 

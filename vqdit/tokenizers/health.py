@@ -15,7 +15,7 @@ from absl import flags
 
 from vqdit.command import run
 from vqdit.tokenizers.frozen import FrozenTokenizer
-from vqdit.tokenizers.latents import latents_of
+from vqdit.tokenizers.latent_statistics import latents_of
 from vqdit.tokenizers.quantizers import MultiScale, Quantizer
 
 MEASURED = 256

@@ -1,70 +1,144 @@
-"""What is inside of a learned tokenizer: its latents before quantization, and their statistics.
+"""Continuous latents of images as a tokenizer: what an image DiT is trained on and what becomes a picture again.
 
-Gaussian diffusion over latents or code vectors needs their scale; it is measured once and kept beside the tokenizer.
+A token store keeps integers of 16 bits. The mean and the deviation of a Gaussian latent are kept as the bits of fp16
+numbers, which are such integers: everything that holds for codes holds for them.
 """
 
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import flax.linen as nn
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-from vqdit.files import read_json, write_json
-from vqdit.tokenizers.frozen import FrozenTokenizer
+from vqdit.tokenizers.frozen import LearnedTokenizer
+from vqdit.tokenizers.latent_diffusion import GaussianAutoencoder
+from vqdit.tokenizers.pixels import Pixels
+from vqdit.tokenizers.spec import TokenSpec
 
-
-class Statistics(NamedTuple):
-    """Mean and standard deviation of every dimension, float64 [D]."""
-
-    mean: np.ndarray
-    std: np.ndarray
-
-    @classmethod
-    def of(cls, vectors: np.ndarray) -> Self:
-        """Of vectors [..., D]."""
-        flat = vectors.reshape(-1, vectors.shape[-1]).astype(np.float64)
-        return cls(flat.mean(axis=0), flat.std(axis=0))
-
-    def normalise(self, vectors: np.ndarray) -> np.ndarray:
-        """`vectors [..., D]` with mean 0 and standard deviation 1, fp32; dimensions that never change become 0."""
-        scale = np.where(self.std > 0, self.std, 1.0)
-        return ((vectors - self.mean) / scale).astype(np.float32)
-
-    def restore(self, vectors: np.ndarray) -> np.ndarray:
-        """The inverse of `normalise`."""
-        return (vectors * self.std + self.mean).astype(np.float32)
+Variables = Any
+HALF_BITS = 2**16 - 1
+"""How many codes the bits of a finite fp16 number are: the last of 2^16 is not a number."""
 
 
-def latents_of(tokenizer: FrozenTokenizer, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the quantizer is given for raw data and what it makes of it, fp32 [B, *grid, D]."""
-    quantizer, seen = tokenizer.tokenizer.autoencoder.quantizer, []
+class LatentTokenizer(Protocol):
+    """Pure functions of the variables of a frozen autoencoder of images.
 
-    def watch(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-        out = call(*args, **kwargs)
-        module = context.module
-        if isinstance(module, type(quantizer)) and context.method_name == '__call__' and len(module.path) == 1:
-            seen.append((args[0], out.vectors))
-        return out
+    Attributes:
+        spec: of the codes that are stored.
+        shape: [h, w, C] of the latents.
+    """
 
-    @jax.jit
-    def quantize(variables: Any, raw: jax.Array) -> tuple[jax.Array, jax.Array]:
-        with nn.intercept_methods(watch):
-            tokenizer.tokenizer.encode(variables, raw)
-        return seen[-1]
+    @property
+    def spec(self) -> TokenSpec: ...
 
-    latents, vectors = quantize(tokenizer.variables, raw)
-    return np.asarray(latents), np.asarray(vectors)
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def init(self, key: jax.Array) -> Variables:
+        """Fresh variables."""
+
+    def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        """What is stored of images uint8 [B, H, W, 3]: codes int32 [B, N]."""
+
+    def latents(self, variables: Variables, codes: jax.Array, key: jax.Array) -> jax.Array:
+        """Latents fp32 [B, h, w, C] of about unit variance, drawn where the codes leave a choice."""
+
+    def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:
+        """Images uint8 [B, H, W, 3] of latents."""
 
 
-def write_statistics(folder: Path, tokenizer: FrozenTokenizer, raw: np.ndarray) -> None:
-    """Writes `latents.json` into a tokenizer's folder: statistics of its `latents` and code `vectors` on data."""
-    measured = dict(zip(('latents', 'vectors'), map(Statistics.of, latents_of(tokenizer, raw))))
-    write_json(folder / 'latents.json', {name: {'mean': list(part.mean), 'std': list(part.std)}
-                                         for name, part in measured.items()})
+@dataclass(frozen=True)
+class GaussianLatents:
+    """The latents of a KL autoencoder (LDM, arXiv:2112.10752), drawn anew whenever an image is used."""
+
+    front_end: Pixels
+    autoencoder: GaussianAutoencoder
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        stride = 2 ** (len(self.autoencoder.widths) - 1)
+        rows, columns = self.front_end.size
+        return rows // stride, columns // stride, self.autoencoder.latent_channels
+
+    @property
+    def spec(self) -> TokenSpec:
+        *grid, channels = self.shape
+        return TokenSpec(tuple(grid), HALF_BITS, levels=2 * channels)
+
+    def init(self, key: jax.Array) -> Variables:
+        return self.autoencoder.init(key, jnp.zeros((1, *self.front_end.size, self.front_end.channels)))
+
+    def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        images = self.front_end.analyse(raw)
+        moments: Any = self.autoencoder.apply(variables, images, method='moments')
+        mean, log_variance = moments
+        numbers = jnp.concatenate([mean, jnp.exp(0.5 * log_variance)], axis=-1)
+        return half_bits(numbers * self.autoencoder.scale).reshape(len(raw), -1)
+
+    def latents(self, variables: Variables, codes: jax.Array, key: jax.Array) -> jax.Array:
+        mean, deviation = self.moments(codes)
+        return mean + deviation * jax.random.normal(key, mean.shape)
+
+    def decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
+        """Images of the mean latents."""
+        return self.decode_latents(variables, self.moments(codes)[0])
+
+    def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:
+        decoded: Any = self.autoencoder.apply(variables, latents, method='decode')
+        return self.front_end.synthesise(decoded)
+
+    def moments(self, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and deviation of the scaled latents that codes stand for, each fp32 [B, h, w, C]."""
+        *grid, channels = self.shape
+        mean, deviation = jnp.split(numbers_of_bits(codes).reshape(-1, *grid, 2 * channels), 2, axis=-1)
+        return mean, deviation
 
 
-def read_statistics(folder: Path) -> dict[str, Statistics]:
-    """What `write_statistics` wrote. Raises DataError for a file that is missing or broken."""
-    return {name: Statistics(np.asarray(part['mean']), np.asarray(part['std']))
-            for name, part in read_json(folder / 'latents.json').items()}
+@dataclass(frozen=True)
+class CodeVectors:
+    """The code vectors of a tokenizer of images that was trained here; latents are not quantised again.
+
+    Attributes:
+        scale: what the vectors are multiplied by, so that they have about unit variance.
+    """
+
+    tokenizer: LearnedTokenizer
+    scale: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        rows, columns = self.spec.grid
+        return rows, columns, self.tokenizer.autoencoder.quantizer.dimension
+
+    @property
+    def spec(self) -> TokenSpec:
+        return self.tokenizer.spec
+
+    def init(self, key: jax.Array) -> Variables:
+        return self.tokenizer.init(key)
+
+    def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        return self.tokenizer.encode(variables, raw)
+
+    def latents(self, variables: Variables, codes: jax.Array, key: jax.Array) -> jax.Array:
+        shaped = codes.reshape(-1, *self.spec.grid, self.spec.levels)
+        look_up = lambda module, codes: module.quantizer.lookup(codes)
+        vectors: Any = self.tokenizer.autoencoder.apply(variables, shaped, method=look_up)
+        return self.scale * vectors
+
+    def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:
+        decode = lambda module, vectors: module.decoder(vectors)
+        decoded: Any = self.tokenizer.autoencoder.apply(variables, latents / self.scale, method=decode)
+        return self.tokenizer.front_end.synthesise(decoded)
+
+
+def half_bits(numbers: jax.Array) -> jax.Array:
+    """The bits of numbers rounded to fp16 as int32; what is too large becomes the largest finite one."""
+    largest = float(jnp.finfo(jnp.float16).max)
+    half = jnp.clip(numbers, -largest, largest).astype(jnp.float16)
+    return jax.lax.bitcast_convert_type(half, jnp.uint16).astype(jnp.int32)
+
+
+def numbers_of_bits(bits: jax.Array) -> jax.Array:
+    """The inverse of `half_bits`, fp32."""
+    return jax.lax.bitcast_convert_type(bits.astype(jnp.uint16), jnp.float16).astype(jnp.float32)

@@ -16,9 +16,10 @@ from vqdit.data import load
 from vqdit.diffusion.clock import Task
 from vqdit.errors import UserError, nearest
 from vqdit.generation import Generator
+from vqdit.generation.images import ImageGenerator
 from vqdit.registry import choose
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
-from vqdit.training import diffusion_stage, host, sampling, token_stage, tokenizer_stage
+from vqdit.training import diffusion_stage, host, image_stage, sampling, token_stage, tokenizer_stage
 from vqdit.training.adversary import build_adversary
 from vqdit.training.factory import (
     build_learned_tokenizer,
@@ -26,6 +27,7 @@ from vqdit.training.factory import (
     build_process,
     learned_modalities,
 )
+from vqdit.training.image_factory import is_image_model
 from vqdit.training.interruption import StopFlag
 from vqdit.training.loop import Run
 from vqdit.training.objective import WEIGHTINGS
@@ -44,6 +46,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     """
     check_config(config)
     with start_run(config, Path(workdir)) as run:
+        if is_image_model(config):
+            image_stage.train_images(run)
+            return
         tokenizers = tokenizer_stage.train_tokenizers(run)
         layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
         token_stage.write_tokens(run, tokenizers, layout)
@@ -53,9 +58,12 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError or DataError for what can be known to be wrong before anything is written."""
+    if is_image_model(config):
+        return image_stage.check_image_config(config)
     check_model(config, make_mesh(config.mesh))
     for split in dict.fromkeys(('train', 'test', config.evaluation.split)):
         load(config.data, split, modalities=tuple(config.tokenizers))
+    return None
 
 
 def check_model(config: ConfigDict, mesh: Mesh) -> None:
@@ -126,3 +134,13 @@ def load_generator(workdir: str | Path, **overrides: Any) -> tuple[Generator, Co
     layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
     batch_size = sampling.general(config)['batch_size']
     return sampling.build_generator(config, build_model(config, layout), params, tokenizers, batch_size), config
+
+
+def load_image_generator(workdir: str | Path, **overrides: Any) -> ImageGenerator:
+    """The trained image DiT of a workdir (averaged parameters); as `load_generator` otherwise."""
+    config = load_config(workdir)
+    for name, value in overrides.items():
+        if name not in config.diffusion.sampler:
+            raise UserError(f'sampler setting "{name}" is unknown; it has {", ".join(config.diffusion.sampler)}')
+        config.diffusion.sampler[name] = value
+    return image_stage.restore_generator(Path(workdir), config)

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -27,15 +27,16 @@ MISFITS = {'cut': 'texts longer than the tokens of their layout were cut',
            'unknown': 'words outside the vocabulary became unknown'}
 
 
-def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLayout) -> None:
-    """Writes the codes of the training and the test split to `workdir/tokens`, or what is missing of them.
+def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLayout,
+                 splits: Sequence[str] = ('train', 'test'), metadata: Sequence[str] = ()) -> None:
+    """Writes the codes of the `splits`, and `metadata` beside them, to `workdir/tokens`, or what is missing of them.
 
     Every process writes its share of the shards, and returns when all are written.
     Texts that do not fit are cut, and counted in a warning.
     """
     fingerprints = {name: tokenizer.fingerprint for name, tokenizer in tokenizers.items()}
     fingerprints['data'] = data_fingerprint(run)
-    for split in ('train', 'test'):
+    for split in splits:
         dataset = load(run.config.data, split, modalities=layout.modalities)
         misfits: Counter[tuple[str, str]] = Counter()
 
@@ -55,7 +56,7 @@ def write_tokens(run: Run, tokenizers: Mapping[str, Tokenizer], layout: TokenLay
                 run.stop.raise_if_asked_here()
 
             with together(run.stop):
-                write_store(Path(run.workdir) / 'tokens', split, dataset, encode, layout, fingerprints,
+                write_store(Path(run.workdir) / 'tokens', split, dataset, encode, layout, fingerprints, metadata,
                             shard_size=run.config.tokens.shard_size, batch_size=BATCH_SIZE, progress=advance,
                             process_index=jax.process_index(), process_count=jax.process_count())
         for (name, kind), count in (+misfits).items():

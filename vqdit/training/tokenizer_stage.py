@@ -16,7 +16,7 @@ from vqdit.files import read_json, write_bytes, write_json
 from vqdit.generation.pictures import draw_table
 from vqdit.tokenizers.frozen import FrozenTokenizer, Tokenizer
 from vqdit.tokenizers.health import changed_share, codebook_health, diagnosis, signal_to_noise
-from vqdit.tokenizers.latents import write_statistics
+from vqdit.tokenizers.latent_statistics import write_statistics
 from vqdit.tokenizers.text import ByteTokenizer, TextTokenizer, WordTokenizer, build_vocabulary
 from vqdit.training.factory import build_learned_tokenizer, learned_modalities
 from vqdit.training.loop import Run, Stage, fit

@@ -1,7 +1,7 @@
 """Image, sound, text and label sets in the TFDS layout, at random access and without TensorFlow.
 
-TFDS finds and opens the records; they are parsed here, which is twice as fast as its decoders and
-reads the Audio feature too, which TFDS cannot construct without TensorFlow.
+The records are parsed here, which is twice as fast as the decoders of TFDS and reads the Audio
+feature too, which TFDS cannot construct without TensorFlow.
 """
 
 import functools
@@ -97,9 +97,7 @@ class TfdsSource:
         self._label_names = _label_names(settings, self._roles.get('label'), self._folder)
         self._rate = _sample_rate(settings, self._roles.get('audio'))
         uncut = 'test' not in read_splits(self._folder) and split in ('train', 'test', 'excluded')
-        self._records = open_records(
-            self._folder, settings.name, 'train' if uncut else split, features
-        )
+        self._records = open_records(self._folder, settings.name, 'train' if uncut else split)
         self._rows = np.arange(len(self._records))
         if uncut:
             self._rows = self._cut(settings, split)

@@ -1,6 +1,7 @@
 """The files of a TFDS set: finding the folder, reading what is in it, opening its records.
 
-TensorFlow is never imported, TFDS only to open the records.
+TensorFlow is never imported, of TFDS only the format of a record. `tfds.data_source` is of no use here: it runs the
+code of the set, which for many sets, imagenet2012 among them, needs TensorFlow.
 """
 
 import re
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from vqdit.errors import DataError, UserError, VqditError, nearest
 from vqdit.files import read_json
@@ -75,9 +78,7 @@ def read_splits(folder: Path) -> dict[str, int]:
         return {split['name']: sum(map(int, split['shardLengths'])) for split in splits}
 
 
-def open_records(
-    folder: Path, name: str, split: str, features: Mapping[str, Feature]
-) -> Sequence[bytes]:
+def open_records(folder: Path, name: str, split: str) -> Sequence[bytes]:
     """The serialized records of a split: in memory when they are few, else read at random access.
 
     Raises UserError for a split that the set lacks and DataError for files that are damaged or
@@ -90,8 +91,9 @@ def open_records(
             f'the set "{name}" has no split "{split}", only {known}.{nearest(split, splits)}'
         )
     with reading(folder, f'the split "{split}"'):
-        records = _open(folder, name, split, features)
-        size = sum(file.stat().st_size for file in folder.glob(f'*-{split}.array_record*'))
+        files = sorted(folder.glob(f'*-{split}.array_record*'))
+        records: Sequence[bytes] = ArrayRecordDataSource(list(map(str, files)))
+        size = sum(file.stat().st_size for file in files)
         if size <= IN_MEMORY_BYTES:
             records = list(iterate(records))
         if len(records) != splits[split]:
@@ -127,24 +129,6 @@ def reading(folder: Path, what: str) -> Iterator[None]:
         raise DataError(
             f'{folder}: {what} cannot be read ({fault}); delete the folder and make the set again'
         ) from error
-
-
-def _open(folder: Path, name: str, split: str, features: Mapping[str, Feature]) -> Sequence[bytes]:
-    if any(feature.kind == 'audio' for feature in features.values()):
-        # TFDS cannot construct this feature without TensorFlow; its files need no TFDS.
-        from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-        return ArrayRecordDataSource(sorted(map(str, folder.glob(f'*-{split}.array_record*'))))
-    import tensorflow_datasets as tfds
-
-    path = name.partition(':')[0]
-    return tfds.data_source(
-        f'{path}:{folder.name}',
-        data_dir=folder.parents[path.count('/') + 1],
-        split=split,
-        download=False,
-        deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-    )
 
 
 def _feature(description: Mapping[str, Any], key: str, folder: Path) -> Feature:

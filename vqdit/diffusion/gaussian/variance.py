@@ -11,14 +11,21 @@ from vqdit.diffusion.gaussian.process import posterior
 def learned_range(path: Path, out: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
     """Log-variances [B, N, C] of the step from t to s, between the two extremes as `out` in [-1, 1] says.
 
-    1 is the variance of the forward step, -1 that of the posterior; equation (15). s must be above 0, where the
-    posterior has none left: DDPM takes the variance of the step before there.
+    1 is the variance of the forward step, -1 that of the posterior; equation (15). At s = 0 the posterior has none
+    left: as in DDPM, that of an equal step that ends at t stands in.
     """
-    t, s = spread(t, out), spread(s, out)
-    ratio, late, early = path.alpha(t) / path.alpha(s), path.sigma(t) ** 2, path.sigma(s) ** 2
-    between = late - ratio**2 * early
-    share = 0.5 * (out + 1.0)
-    return share * jnp.log(between) + (1.0 - share) * jnp.log(between * early / late)
+    share, t, s = 0.5 * (out + 1.0), spread(t, out), spread(s, out)
+    ends = s == 0
+    forward, _ = _variances(path, t, s)
+    _, backward = _variances(path, jnp.where(ends, jnp.minimum(2.0 * t, 1.0), t), jnp.where(ends, t, s))
+    return share * jnp.log(forward) + (1.0 - share) * jnp.log(backward)
+
+
+def _variances(path: Path, t: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Those of q(z_t | z_s) and of q(z_s | z_t, x)."""
+    late, early = path.sigma(t) ** 2, path.sigma(s) ** 2
+    between = late - (path.alpha(t) / path.alpha(s)) ** 2 * early
+    return between, between * early / late
 
 
 def variational_term(path: Path, z: jax.Array, clean: jax.Array, guess: jax.Array, log_variance: jax.Array,

@@ -3,7 +3,7 @@ import numpy as np
 
 from vqdit.tokenizers.autoencoder import Autoencoder
 from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer
-from vqdit.tokenizers.latents import Statistics, latents_of, read_statistics, write_statistics
+from vqdit.tokenizers.latent_statistics import Statistics, latents_of, read_statistics, write_statistics
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.quantizers import FiniteScalarQuantizer
 

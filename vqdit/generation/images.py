@@ -1,0 +1,116 @@
+"""Images of a class from an image DiT: noise, one compiled program of sampling, decoded latents."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vqdit.diffusion.gaussian.published import ImageProcess
+from vqdit.diffusion.guidance import Guidance, Scale
+from vqdit.diffusion.samplers import (
+    DDIM,
+    DPMSolverPlusPlus,
+    Euler,
+    EulerMaruyama,
+    Heun,
+    RungeKutta4,
+    Solver,
+    UniPC,
+    sample_keys,
+    solve,
+)
+from vqdit.diffusion.samplers.learned import LearnedAncestral
+from vqdit.errors import UserError, nearest
+from vqdit.generation.devices import OnDevices
+from vqdit.models.dit import DiT
+from vqdit.tokenizers.latents import LatentTokenizer
+
+SOLVERS: Mapping[str, Solver] = {
+    'ddpm': LearnedAncestral(), 'ddim': DDIM(), 'euler': Euler(), 'heun': Heun(), 'rk4': RungeKutta4(),
+    'dpm++': DPMSolverPlusPlus(), 'unipc': UniPC(), 'sde': EulerMaruyama()}
+
+
+class ImageGenerator(OnDevices):
+    """An image DiT with its parameters, its process, a solver, and the autoencoder of its latents.
+
+    Args:
+        variables: of the autoencoder.
+        solver: one of `SOLVERS`; that of the process by default.
+        guidance: the weight w of `guidance.Scale`, on all channels of the clean latents; 1 is none.
+        batch_size: images drawn at once, at most.
+
+    Attributes:
+        settings: of the sampler, by name.
+        decoder: the variables of the autoencoder.
+
+    Raises UserError when the latents of network and autoencoder differ, for an unknown solver and too many steps.
+    """
+
+    def __init__(self, model: DiT, params: Any, process: ImageProcess, autoencoder: LatentTokenizer, variables: Any,
+                 steps: int = 50, guidance: float = 4.0, solver: str | None = None, batch_size: int = 8):
+        super().__init__(params, batch_size)
+        self.model, self.decoder = model, OnDevices(variables, batch_size)
+        if (*model.size, model.channels) != tuple(autoencoder.shape):
+            raise UserError(f'the network makes latents {(*model.size, model.channels)}, but the autoencoder has '
+                            f'{tuple(autoencoder.shape)} for its images; choose the autoencoder it was trained with')
+        name, grid = solver or process.solver, process.grid(steps)
+        self.settings = {'solver': name, 'steps': steps, 'guidance': guidance}
+        self._sample = jax.jit(_sample_function(model, process, find_solver(name, model), grid, guidance))
+        self._decode = jax.jit(autoencoder.decode_latents)
+
+    def generate(self, labels: np.ndarray, seed: int = 0, first_index: int = 0) -> np.ndarray:
+        """An image uint8 [H, W, 3] for every label int32 [count]; `model.classes` stands for no class.
+
+        Equal global indices, from `first_index` on, and seeds give equal images.
+        """
+        count, size, pieces = len(labels), min(len(labels), self.batch_size), []
+        for start in range(0, count, size):
+            rows = np.minimum(np.arange(start, start + size), count - 1)
+            latents = self.latents(seed, first_index + rows, np.asarray(labels, np.int32)[rows])
+            images = self.decoder.run(self._decode, (latents,))
+            pieces.append(np.asarray(images)[:count - start])
+        return np.concatenate(pieces)
+
+    def latents(self, seed: int, indices: np.ndarray, labels: np.ndarray) -> jax.Array:
+        """Latents fp32 [B, h, w, C] of the samples of the global `indices [B]`."""
+        return self.run(self._sample, (sample_keys(jax.random.key(seed), jnp.asarray(indices)), labels))
+
+
+def find_solver(name: str, model: DiT) -> Solver:
+    """The solver of a name. Raises UserError for an unknown one and one that needs a variance nobody learned."""
+    if name not in SOLVERS:
+        raise UserError(f'solver "{name}" is unknown; choose one of {", ".join(SOLVERS)}.{nearest(name, SOLVERS)}')
+    if name == 'ddpm' and model.out_channels != 2 * model.channels:
+        raise UserError(f'the solver ddpm needs learned variances, {2 * model.channels} output channels; this network '
+                        f'has {model.out_channels}: choose another, such as ddim')
+    return SOLVERS[name]
+
+
+def _sample_function(model: DiT, process: ImageProcess, solver: Solver, grid: jax.Array, guidance: float) -> Callable:
+    """`(params, keys [B], labels int32 [B]) -> latents fp32 [B, h, w, C]`, every sample from a key of its own."""
+    def sample(params: Any, key: jax.Array, label: jax.Array) -> jax.Array:
+        start, steps = jax.random.split(key)
+        noise = jax.random.normal(start, (1, *model.size, model.channels))
+        answer = _guided(model, params, process, label, Scale(guidance) if guidance != 1.0 else None)
+        # Solvers know the clean latents alone, but for the one that was named for the variance.
+        clean = answer if isinstance(solver, LearnedAncestral) else lambda z, t: answer(z, t)[..., :model.channels]
+        return solve(solver, clean, process.path, process.path.sigma(grid[0]) * noise, grid, steps)[0]
+
+    return jax.vmap(sample, in_axes=(None, 0, 0))
+
+
+def _guided(model: DiT, params: Any, process: ImageProcess, label: jax.Array,
+            guidance: Guidance | None) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """`(z [1, h, w, C], t) -> [1, h, w, outputs]`: guided clean latents and, unguided, the rest of the answer."""
+    labels = jnp.stack([label, jnp.full_like(label, model.classes)]) if guidance else label[None]
+
+    def answer(z: jax.Array, t: jax.Array) -> jax.Array:
+        both = jnp.concatenate([z] * len(labels))
+        out = model.apply({'params': params}, both, jnp.broadcast_to(process.told(t), (len(labels),)), labels)
+        clean, rest = process.read(out, both, t)  # type: ignore[arg-type]
+        towards = guidance(clean[:1], clean[1:], t) if guidance else clean
+        return jnp.concatenate([towards, rest[:1]], axis=-1)
+
+    return answer

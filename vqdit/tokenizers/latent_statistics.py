@@ -1,0 +1,70 @@
+"""What is inside of a learned tokenizer: its latents before quantization, and their statistics.
+
+Gaussian diffusion over latents or code vectors needs their scale; it is measured once and kept beside the tokenizer.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from vqdit.files import read_json, write_json
+from vqdit.tokenizers.frozen import FrozenTokenizer
+
+
+class Statistics(NamedTuple):
+    """Mean and standard deviation of every dimension, float64 [D]."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def of(cls, vectors: np.ndarray) -> Self:
+        """Of vectors [..., D]."""
+        flat = vectors.reshape(-1, vectors.shape[-1]).astype(np.float64)
+        return cls(flat.mean(axis=0), flat.std(axis=0))
+
+    def normalise(self, vectors: np.ndarray) -> np.ndarray:
+        """`vectors [..., D]` with mean 0 and standard deviation 1, fp32; dimensions that never change become 0."""
+        scale = np.where(self.std > 0, self.std, 1.0)
+        return ((vectors - self.mean) / scale).astype(np.float32)
+
+    def restore(self, vectors: np.ndarray) -> np.ndarray:
+        """The inverse of `normalise`."""
+        return (vectors * self.std + self.mean).astype(np.float32)
+
+
+def latents_of(tokenizer: FrozenTokenizer, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the quantizer is given for raw data and what it makes of it, fp32 [B, *grid, D]."""
+    quantizer, seen = tokenizer.tokenizer.autoencoder.quantizer, []
+
+    def watch(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        out = call(*args, **kwargs)
+        module = context.module
+        if isinstance(module, type(quantizer)) and context.method_name == '__call__' and len(module.path) == 1:
+            seen.append((args[0], out.vectors))
+        return out
+
+    @jax.jit
+    def quantize(variables: Any, raw: jax.Array) -> tuple[jax.Array, jax.Array]:
+        with nn.intercept_methods(watch):
+            tokenizer.tokenizer.encode(variables, raw)
+        return seen[-1]
+
+    latents, vectors = quantize(tokenizer.variables, raw)
+    return np.asarray(latents), np.asarray(vectors)
+
+
+def write_statistics(folder: Path, tokenizer: FrozenTokenizer, raw: np.ndarray) -> None:
+    """Writes `latents.json` into a tokenizer's folder: statistics of its `latents` and code `vectors` on data."""
+    measured = dict(zip(('latents', 'vectors'), map(Statistics.of, latents_of(tokenizer, raw))))
+    write_json(folder / 'latents.json', {name: {'mean': list(part.mean), 'std': list(part.std)}
+                                         for name, part in measured.items()})
+
+
+def read_statistics(folder: Path) -> dict[str, Statistics]:
+    """What `write_statistics` wrote. Raises DataError for a file that is missing or broken."""
+    return {name: Statistics(np.asarray(part['mean']), np.asarray(part['std']))
+            for name, part in read_json(folder / 'latents.json').items()}

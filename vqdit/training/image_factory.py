@@ -1,0 +1,98 @@
+"""From a config to the objects of an image DiT: network, process, latents, training step, generator."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from vqdit.data.preprocess import read_formats
+from vqdit.diffusion.gaussian.published import IMAGE_PROCESSES, ImageProcess
+from vqdit.errors import UserError
+from vqdit.generation.images import ImageGenerator
+from vqdit.models.dit import DiT, drop_labels
+from vqdit.registry import choose
+from vqdit.tokenizers.latent_diffusion import CodebookAutoencoder, GaussianAutoencoder
+from vqdit.tokenizers.latents import CodeVectors, GaussianLatents, LatentTokenizer, Variables
+from vqdit.tokenizers.pixels import Pixels
+from vqdit.training.factory import build_learned_tokenizer
+from vqdit.training.optimizers import build_optimizer
+from vqdit.training.state import Tree, create_state
+from vqdit.training.steps import Loss, Metrics, make_step
+
+
+def is_image_model(config: ConfigDict) -> bool:
+    """Whether the config trains an image DiT, not the multimodal model."""
+    return config.diffusion.model.get('name') == 'dit'
+
+
+def build_image_model(config: ConfigDict, latents: LatentTokenizer) -> DiT:
+    """The network of `config.diffusion.model`; the variance is learned too, or its outputs left alone."""
+    options = config.diffusion.model.to_dict()
+    del options['name']
+    options['dtype'] = choose({'float32': jnp.float32, 'bfloat16': jnp.bfloat16}, options['dtype'],
+                              'diffusion.model.dtype')
+    rows, columns, channels = latents.shape
+    return DiT(size=(rows, columns), channels=channels, out_channels=2 * channels, **options)
+
+
+def build_image_process(config: ConfigDict) -> ImageProcess:
+    """The process of `config.diffusion.process`."""
+    return choose(IMAGE_PROCESSES, config.diffusion.process.name, 'diffusion.process.name')()
+
+
+def planned_latents(config: ConfigDict) -> LatentTokenizer:
+    """The latents that the config leads to, before any weights are at hand: their shape is right, their network not."""
+    section = config.tokenizers.image
+    if section.kind != 'published':
+        return CodeVectors(build_learned_tokenizer(config, 'image'), section.scale)
+    stages = (section.stride - 1).bit_length() + 1
+    return GaussianLatents(_pixels(config), GaussianAutoencoder((32,) * stages, latent_channels=section.channels))
+
+
+def _pixels(config: ConfigDict) -> Pixels:
+    image = read_formats(config.data).image
+    return Pixels((image.size, image.size), image.channels)
+
+
+def published_latents(autoencoder: GaussianAutoencoder | CodebookAutoencoder,
+                      config: ConfigDict) -> GaussianLatents:
+    """The latents of an imported autoencoder. Raises UserError when they are not what the config says."""
+    if not isinstance(autoencoder, GaussianAutoencoder):
+        raise UserError('tokenizers.image.weights is an autoencoder with codes; choose an AutoencoderKL')
+    latents, planned = GaussianLatents(_pixels(config), autoencoder), planned_latents(config)
+    if latents.shape != planned.shape:
+        raise UserError(f'tokenizers.image.weights makes latents {latents.shape} of these images, not {planned.shape}; '
+                        'set tokenizers.image.stride and channels to what it has')
+    return latents
+
+
+def image_training(config: ConfigDict, latents: LatentTokenizer, variables: Variables) -> tuple[Callable, Callable]:
+    """`create() -> state` and the training step on `{'codes': int32 [B, N], 'label': int32 [B]}`."""
+    model, section = build_image_model(config, latents), config.diffusion.training
+    optimizer = build_optimizer(section, section.steps)
+    loss = image_loss(model, build_image_process(config), latents, variables, config.diffusion.label_dropout)
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    inputs = jnp.zeros((1, *latents.shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
+    return (lambda: create_state(model.init(key, *inputs), optimizer),
+            make_step(loss, optimizer, section.ema_decay, section.accumulate))
+
+
+def image_loss(model: DiT, process: ImageProcess, latents: LatentTokenizer, variables: Variables,
+               dropout: float) -> Loss:
+    """The loss of the process on drawn latents, under labels of which some are hidden."""
+    def loss(params: Tree, codebook: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Metrics]]:
+        draw, drop, noise = jax.random.split(key, 3)
+        labels = drop_labels(drop, batch['label'], dropout, model.classes)
+        network = lambda z, told: model.apply({'params': params}, z, told, labels)
+        value, parts = process.loss(noise, network, latents.latents(variables, batch['codes'], draw))  # type: ignore
+        return value, (codebook, parts)
+    return loss
+
+
+def build_image_generator(config: ConfigDict, params: Tree, latents: LatentTokenizer,
+                          variables: Variables) -> ImageGenerator:
+    """A generator with the sampler of the config. Raises UserError for one that cannot be."""
+    model, process = build_image_model(config, latents), build_image_process(config)
+    return ImageGenerator(model, params, process, latents, variables, **config.diffusion.sampler.to_dict())
