@@ -70,7 +70,7 @@ class Attention(nn.Module):
 class AdaptiveGroupNorm(nn.Module):
     """Normalised groups of channels, scaled and shifted by the code vectors, so that these reach every resolution.
 
-    The vectors [B, *grid, D] are repeated to the size of x (MoVQ, arXiv:2209.09002, eq. 4). Statistics are those of an
+    The vectors [B, *grid, D] are repeated to the size of x (MoVQ, arXiv:2209.09002). Statistics are those of an
     item, or of its positions at the same time where padding is causal.
     """
 

@@ -80,7 +80,8 @@ class Causal:
         if total and module.has_variable('stream', name):
             x = _pad(_with_past(module, x, total, name), (0, extra), 'constant')
         else:
-            if total:
+            if total and streams(module):
+                self._check_reflection(x, total)
                 keep(module, name, _last(_pad(x, (total, 0), self.mode), total))
             x = _pad(x, (total, extra), self.mode)
         return x, (0, 0)
@@ -92,21 +93,31 @@ class Causal:
         keep(module, 'past', _last(_pad(x, (reach, 0), 'constant'), reach))
         return x, (0, kernel - stride)
 
+    def _check_reflection(self, x: jax.Array, total: int) -> None:
+        if self.mode == 'reflect' and x.shape[1] <= total:
+            raise UserError(f'the first chunk is too short: a layer reflects {total} positions and has {x.shape[1]}; '
+                            'make that chunk longer')
+
 
 @dataclass(frozen=True)
 class FirstAlone(Causal):
     """Causal, and the first position has a token of its own: a picture is a film of one frame.
 
-    Its copies fill the stride before the second (MAGVIT-v2, arXiv:2310.05737, section 3.2).
+    Its copies fill the stride before the second (MAGVIT-v2, arXiv:2310.05737).
     """
 
     def lead(self, stride: int) -> int:
         return stride - 1
 
 
-def keep(module: nn.Module, name: str, value: jax.Array) -> None:
+def streams(module: nn.Module) -> bool:
+    """Whether what is computed will go on later."""
+    return module.is_mutable_collection('stream') and not module.is_initializing()
+
+
+def keep(module: nn.Module, name: str, value: Any) -> None:
     """Keeps `value` in the stream, if there is one."""
-    if module.is_mutable_collection('stream') and not module.is_initializing():
+    if streams(module):
         module.put_variable('stream', name, value)
 
 
