@@ -3,11 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqdit.tokenizers.codec import EncoderDecoder, Standardised
-from vqdit.tokenizers.padding import Causal, Centred, in_chunks
-from vqdit.tokenizers.quantizers import FiniteScalarQuantizer, Projected, Residual, VectorQuantizer
+from vqdit.tokenizers.codec import EncoderDecoder
+from vqdit.tokenizers.padding import Causal, Centred
+from vqdit.tokenizers.quantizers import FiniteScalarQuantizer
 from vqdit.tokenizers.waveform import (
-    Elu,
     Snake,
     TransposedConvolution,
     Trunk,
@@ -33,40 +32,6 @@ def test_a_transposed_convolution_spreads_every_step(padding, first):
     expected = np.zeros(15)
     expected[6 - first:12 - first] = kernel
     np.testing.assert_allclose(layer.apply(params, x)[0, :, 0], expected, atol=1e-6)
-
-
-@pytest.fixture(scope='module')
-def codec():
-    """A causal codec with odd strides, an LSTM and residual quantization, its variables, sound and its codes."""
-    trunk = Trunk((3, 2), Causal(), Elu, 3, (1, 2), 2, True, 1)
-    levels = tuple(Projected(VectorQuantizer(8, 2), 6) for _ in range(2))
-    model = EncoderDecoder(Standardised(Residual(levels)), WaveformEncoder(trunk, 4, 6), WaveformDecoder(trunk, 16))
-    rng = np.random.default_rng(0)
-    x = rng.uniform(-1, 1, (2, 36, 1)).astype(np.float32)
-    variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), x))
-    _, changed = jax.jit(lambda v, x: model.apply(v, x, train=True, key=jax.random.key(1), mutable=['codebook']))(
-        variables, x)
-    variables = {**variables, **jax.device_get(changed)}
-    out, quantized = jax.jit(model.apply)(variables, x)
-    return model, variables, x, quantized.codes, out
-
-
-def test_decoding_codes_is_decoding_vectors(codec):
-    model, variables, x, codes, out = codec
-    decoded = jax.jit(lambda v, c: model.apply(v, c, method='decode'))(variables, codes)
-    np.testing.assert_allclose(decoded, out, atol=1e-6)
-    assert codes.shape == (2, *model.grid((36,)), 2) == (2, 6, 2)
-    assert decoded.shape == x.shape and float(jnp.abs(decoded).max()) <= 1
-    assert all(len(np.unique(codes[..., level])) > 3 for level in range(2))
-
-
-def test_a_causal_codec_streams(codec):
-    """Chunks of whole hops, through convolutions of odd strides and an LSTM (tokenizers.md, case 39)."""
-    model, variables, x, codes, out = codec
-    parts = list(in_chunks(model, variables, jnp.split(jnp.asarray(x), [12, 24], axis=1), 'encode'))
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), codes)
-    parts = list(in_chunks(model, variables, jnp.split(codes, [2, 4], axis=1), 'decode'))
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), out, atol=1e-5)
 
 
 def test_sound_of_any_length_comes_back_in_it():
