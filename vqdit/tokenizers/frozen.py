@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqdit.errors import UserError
-from vqdit.tokenizers.autoencoder import Autoencoder, grid_of
 from vqdit.tokenizers.losses import peak_signal_to_noise, reconstruction_loss
 from vqdit.tokenizers.losses.terms import Term
+from vqdit.tokenizers.padding import crop
+from vqdit.tokenizers.quantizers.base import Quantizer
 from vqdit.tokenizers.spec import TokenSpec
 from vqdit.tokenizers.text import TextTokenizer
 
@@ -32,6 +33,23 @@ class FrontEnd(Protocol):
     def analyse(self, raw: jax.Array) -> jax.Array: ...
 
     def synthesise(self, x: jax.Array) -> jax.Array: ...
+
+
+class Codec(Protocol):
+    """What all autoencoders around a quantizer are: Linen modules that go from data to codes and back.
+
+    `apply(variables, x, train=..., key=...)` gives a `Reconstruction` of data [B, *size, C]; the methods `encode`,
+    `decode` and `lookup` give codes int32 [B, *grid, levels], data, completed at the end to whole strides, and code vectors.
+    """
+
+    @property
+    def quantizer(self) -> Quantizer: ...
+
+    def grid(self, size: Sequence[int]) -> tuple[int, ...]: ...
+
+    def init(self, *args: Any, **options: Any) -> Any: ...
+
+    def apply(self, *args: Any, **options: Any) -> Any: ...
 
 
 class Tokenizer(Protocol):
@@ -53,7 +71,7 @@ class LearnedTokenizer:
     """The architecture of a learned tokenizer: pure functions of its variables `{params, codebook}`."""
 
     front_end: FrontEnd
-    autoencoder: Autoencoder
+    autoencoder: Codec
     absolute_weight: float = 0.0
     squared_weight: float = 1.0
     terms: tuple[Term, ...] = ()
@@ -61,8 +79,8 @@ class LearnedTokenizer:
     @property
     def spec(self) -> TokenSpec:
         quantizer = self.autoencoder.quantizer
-        grid = grid_of(self.front_end.size, self.autoencoder.patch, len(self.autoencoder.widths))
-        return TokenSpec(quantizer.token_grid(grid), quantizer.num_codes, quantizer.levels, quantizer.radices)
+        grid = quantizer.token_grid(self.autoencoder.grid(self.front_end.size))
+        return TokenSpec(grid, quantizer.num_codes, quantizer.levels, quantizer.radices)
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables."""
@@ -87,7 +105,7 @@ class LearnedTokenizer:
         """Raw data of codes int32 [B, N]."""
         shaped = codes.reshape(codes.shape[0], *self.spec.grid, self.spec.levels)
         decoded: Any = self.autoencoder.apply(variables, shaped, method='decode')
-        return self.front_end.synthesise(decoded)
+        return self.front_end.synthesise(crop(decoded, self.front_end.size))
 
 
 class FrozenTokenizer:

@@ -125,7 +125,7 @@ def _every_vector(tokenizer: FrozenTokenizer) -> np.ndarray:
     """The vectors [K, D] of all codes of a quantizer of one level."""
     every = np.arange(tokenizer.spec.num_codes, dtype=np.int32)[:, None]
     return np.asarray(tokenizer.tokenizer.autoencoder.apply(
-        tokenizer.variables, every, method=lambda module, codes: module.quantizer.lookup(codes)))
+        tokenizer.variables, every, method='lookup'))
 
 
 def describe(name: str, health: Mapping[str, Any]) -> Iterator[str]:

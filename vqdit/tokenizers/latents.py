@@ -122,8 +122,7 @@ class CodeVectors:
 
     def latents(self, variables: Variables, codes: jax.Array, key: jax.Array) -> jax.Array:
         shaped = codes.reshape(-1, *self.spec.grid, self.spec.levels)
-        look_up = lambda module, codes: module.quantizer.lookup(codes)
-        vectors: Any = self.tokenizer.autoencoder.apply(variables, shaped, method=look_up)
+        vectors: Any = self.tokenizer.autoencoder.apply(variables, shaped, method='lookup')
         return self.scale * vectors
 
     def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:

@@ -72,13 +72,20 @@ class LogMel:
 
     def analyse(self, waveform: jax.Array) -> jax.Array:
         """The log-mel spectrogram, fp32 [B, frames, bands], of sound [B, samples] in [-1, 1]."""
+        amplitudes = _dot(jnp.abs(self.spectrum(waveform)), mel_matrix(self))
+        return 1 - 2 * jnp.log(amplitudes + self.floor) / np.log(self.floor)
+
+    def spectrum(self, waveform: jax.Array) -> jax.Array:
+        """The short-time Fourier transform, complex64 [B, frames, bins], of sound [B, samples]."""
         chex.assert_shape(waveform, (None, self.samples))
         before = (self.window_length - self.hop) // 2
         margins = ((0, 0), (before, self.window_length - self.hop - before))
         padded = jnp.pad(waveform.astype(jnp.float32), margins, mode='reflect')
-        spectrum = self._transform(padded.reshape(len(waveform), -1, self.hop))
-        amplitudes = _dot(jnp.abs(spectrum), mel_matrix(self))
-        return 1 - 2 * jnp.log(amplitudes + self.floor) / np.log(self.floor)
+        return self._transform(padded.reshape(len(waveform), -1, self.hop))
+
+    def sound(self, spectrum: jax.Array) -> jax.Array:
+        """The sound, fp32 [B, samples], whose transform is closest to `spectrum` [B, frames, bins]."""
+        return self._cut(self._invert(spectrum))
 
     def synthesise(self, log_mel: jax.Array, iterations: int = 24) -> jax.Array:
         """Sound, fp32 [B, samples] in [-1, 1], of a log-mel spectrogram [B, frames, bands]."""
@@ -89,9 +96,12 @@ class LogMel:
         )
         amplitudes = jnp.maximum(jnp.exp(log_amplitudes) - self.floor, 0)
         blocks = self._griffin_lim(self._magnitudes(amplitudes), iterations)
+        return jnp.clip(self._cut(blocks), -1, 1)
+
+    def _cut(self, blocks: jax.Array) -> jax.Array:
+        """The samples of the clip in blocks that hold its margins too."""
         start = (self.window_length - self.hop) // 2
-        waveform = blocks.reshape(len(blocks), -1)[:, start : start + self.samples]
-        return jnp.clip(waveform, -1, 1)
+        return blocks.reshape(len(blocks), -1)[:, start : start + self.samples]
 
     def _magnitudes(self, amplitudes: jax.Array) -> jax.Array:
         """Magnitudes [B, F, bins] whose mel bands come closest to `amplitudes` [B, F, bands]."""
