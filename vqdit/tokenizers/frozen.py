@@ -39,7 +39,7 @@ class Codec(Protocol):
     """What all autoencoders around a quantizer are: Linen modules that go from data to codes and back.
 
     `apply(variables, x, train=..., key=...)` gives a `Reconstruction` of data [B, *size, C]; the methods `encode`,
-    `decode` and `lookup` give codes int32 [B, *grid, levels], data, completed at the end to whole strides, and code vectors.
+    `decode` and `lookup` give codes int32 [B, *grid, levels], data, completed at the end to whole strides, and vectors.
     """
 
     @property
