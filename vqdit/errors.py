@@ -5,7 +5,8 @@ fault of vqdit.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class VqditError(Exception):
@@ -60,3 +61,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """` Did you mean "x"?` for the known name nearest to `name`, or an empty string."""
     match = difflib.get_close_matches(name, [str(item) for item in known], n=1, cutoff=0.5)
     return f' Did you mean "{match[0]}"?' if match else ''
+
+
+def choose(registry: Mapping[str, Any], name: str, what: str) -> Any:
+    """registry[name]. Raises UserError naming the known ones."""
+    if name not in registry:
+        raise UserError(f'{what} "{name}" is unknown; choose one of {", ".join(registry)}.{nearest(name, registry)}')
+    return registry[name]

@@ -27,7 +27,7 @@ from vqdit.diffusion.gaussian import (
 from vqdit.diffusion.gaussian import weightings as w
 from vqdit.diffusion.gaussian.paths import log_snr, log_snr_slope
 from vqdit.diffusion.gaussian.predictions import preconditioned
-from vqdit.diffusion.gaussian.times import TIMES
+from vqdit.diffusion.gaussian.times import TIMES, measured_losses
 from vqdit.errors import UserError
 
 EACH_PATH = [Flow(), Trigonometric(), PreservingLinear(), Exploding(10.0, 3.0), Betas.linear(50, 1e-3, 0.2)]
@@ -191,8 +191,6 @@ def test_weightings():
         np.testing.assert_allclose(w.p2(0.5, 1.0)(Flow(), t), 1 / np.sqrt(1 + snr), rtol=1e-12)
         np.testing.assert_allclose(w.likelihood(Flow(), t), 1 / (t * (1 - t)), rtol=1e-12)
         np.testing.assert_allclose(w.sigmoid(2.0)(Flow(), t), 1 / (t * (1 - t)) / (1 + snr * np.exp(-2)), rtol=1e-12)
-        u = np.linspace(-3, 3, 1001)
-        assert np.argmin(w.uncertainty(2.0, jnp.asarray(u))) == np.argmin(abs(u - np.log(2)))
         np.testing.assert_allclose(w.velocity(Flow(), t), 1 / (1 - t) ** 2, rtol=1e-12)
 
 
@@ -210,6 +208,30 @@ def test_times_have_their_laws():
             'log_normal': (lambda t: np.log(ratio(t)), 'norm', (-1.2, 0.6))}
     for name, (into, law, options) in laws.items():
         assert stats.kstest(into(drawn[name]), law, options).statistic < 1e-3, name
+
+
+def test_learned_uncertainty_is_the_logarithm_of_the_mean_error():
+    """The gradient vanishes there at every level, and the weighted errors are all of size 1."""
+    with jax.enable_x64(True):
+        t, errors = jnp.asarray([0.0, 0.25, 0.25, 0.5, 1.0]), jnp.asarray([0.1, 2.0, 4.0, 5.0, 300.0])
+        best = jnp.log(jnp.asarray([0.1, 3.0, 5.0, 40.0, 300.0]))  # nothing was met at 0.75
+        slope = jax.grad(lambda table: jnp.sum(w.uncertainty(errors, table, t)))(best)
+        np.testing.assert_allclose(slope, 0, atol=1e-12)
+        between = w.uncertainty(0.0, jnp.asarray([1.0, 3.0]), jnp.asarray([0.0, 0.25, 1.0]))
+        np.testing.assert_allclose(between, [1.0, 1.5, 3.0], rtol=1e-12)
+
+
+def test_a_table_of_times_makes_the_loss_rise_evenly():
+    with jax.enable_x64(True):
+        losses, u = (0.0, 0.1, 2.0, 2.2), jnp.linspace(0.0, 1.0, 9)
+        t = np.asarray(TIMES['table'](losses)(Flow(), u))
+        np.testing.assert_allclose(np.interp(t, np.linspace(0, 1, 4), losses), 2.2 * u, atol=1e-12)
+    levels = np.random.default_rng(0).random(4000)
+    found = measured_losses(levels, np.minimum(levels, 0.5) * 2.0, pieces=8)
+    assert (np.diff(found) > 0).all() and found[-1] == pytest.approx(1.0, abs=0.05)
+    assert found[4] - found[1] == pytest.approx(0.75, abs=0.1), 'the loss, where it rises'
+    with pytest.raises(UserError, match='must rise'):
+        TIMES['table']((0.0, 1.0, 1.0))
 
 
 def test_learned_variances_span_the_two_extremes_and_cost_nothing_when_right():

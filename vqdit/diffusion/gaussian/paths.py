@@ -3,6 +3,7 @@
 Noise levels [...] in [0, 1]. The signal-to-noise ratio is alpha^2 / sigma^2; its logarithm falls all the way.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -146,5 +147,7 @@ def length_shift(length: int, reference: int) -> float:
     return float(np.sqrt(length / reference))
 
 
-PATHS = {'flow': Flow, 'trigonometric': Trigonometric, 'preserving_linear': PreservingLinear, 'exploding': Exploding,
-         'betas': Betas.linear}
+PATHS: dict[str, Callable[..., Path]] = {
+    'flow': Flow, 'trigonometric': Trigonometric, 'preserving_linear': PreservingLinear, 'exploding': Exploding,
+    'betas': Betas.linear}
+"""By name, each with its own settings."""

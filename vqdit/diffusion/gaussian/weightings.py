@@ -56,6 +56,9 @@ WEIGHTINGS: dict[str, Callable[..., Weighting]] = {
 """By name, each with its own settings."""
 
 
-def uncertainty(error: jax.Array, log_variance: jax.Array) -> jax.Array:
-    """error / exp(u) + u: a learned u(t) brings every noise level to the same scale (EDM2, arXiv:2312.02696)."""
-    return error * jnp.exp(-log_variance) + log_variance
+def uncertainty(error: jax.Array, log_variances: jax.Array, t: jax.Array) -> jax.Array:
+    """error / exp(u(t)) + u(t), [...]: a learned u brings every noise level to the same scale (EDM2, arXiv:2312.02696,
+    equation (14)). Straight lines lead through its values `log_variances [n]` at equally spaced levels; at its best u
+    is the logarithm of the mean error."""
+    u = jnp.interp(t, jnp.linspace(0.0, 1.0, len(log_variances), dtype=t.dtype), log_variances)
+    return error * jnp.exp(-u) + u
