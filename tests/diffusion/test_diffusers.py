@@ -29,7 +29,7 @@ class PosteriorWithOnes:
     def start(self, z):
         return None
 
-    def step(self, key, model, path, z, memory, t, s):
+    def step(self, keys, model, path, z, memory, t, s):
         mean, variance = posterior(path, z, model(z, t), t, s)
         return mean + jnp.sqrt(variance), memory
 
@@ -37,8 +37,8 @@ class PosteriorWithOnes:
 def _solve(solver, path, grid, scale=1.0):
     with jax.enable_x64(True):
         z = jnp.asarray(diffusers_golden.START).reshape(1, 8, 1) * scale
-        run = jax.jit(lambda z, grid: solve(solver, mixture.clean_mean(path), path, z, grid, jax.random.key(0)))
-        return np.asarray(run(z, jnp.asarray(grid))).ravel()
+        run = jax.jit(lambda *rest: solve(solver, mixture.clean_mean(path), path, *rest))
+        return np.asarray(run(z, jnp.asarray(grid), jax.random.split(jax.random.key(0), 1))).ravel()
 
 
 @pytest.mark.parametrize(('name', 'solver'), [

@@ -45,7 +45,8 @@ def _sampled(sampler):
 
 
 def _solved(solver):
-    return lambda key: solve(solver, lambda z, t: z, Flow(), jnp.ones((2, 1, 1)), grids.uniform(3, 0.9), key)
+    return lambda key: solve(solver, lambda z, t: z, Flow(), jnp.ones((2, 1, 1)), grids.uniform(3, 0.9),
+                             sample_keys(key, jnp.arange(2)))
 
 
 def _bounded(process):

@@ -5,7 +5,6 @@ import pytest
 import toy
 
 from vqdit.diffusion.clock import ABSENT, GENERATED, GIVEN
-from vqdit.diffusion.guidance import Scale, log_probabilities
 from vqdit.diffusion.samplers import Ancestral, Ordered, guided, sample_keys
 from vqdit.errors import UserError
 
@@ -70,15 +69,6 @@ def test_a_sample_depends_on_its_index_alone(sampler):
     run = lambda indices: np.asarray(sampler(sample_keys(jax.random.key(0), indices), toy.denoiser(p),
                                              jnp.full((4, 3), toy.CODES, jnp.int32), roles, toy.LAYOUT))
     np.testing.assert_array_equal(run(jnp.arange(4, 8)), whole[4:])
-
-
-def test_guidance_identities():
-    rng = np.random.default_rng(0)
-    c, u = (jnp.asarray(rng.normal(size=(2, 5)), jnp.float32) for _ in range(2))
-    (c, u), t = (log_probabilities(x) for x in (c, u)), jnp.zeros((2, 1))
-    np.testing.assert_allclose(Scale(1.0)(c, u, t), c, atol=1e-6)
-    np.testing.assert_array_equal(Scale(0.0)(c, u, t), u)
-    np.testing.assert_allclose(Scale(7.0)(c, c, t), c, atol=1e-6)
 
 
 def test_guidance_moves_the_law_to_its_closed_form():

@@ -1,5 +1,7 @@
 """Solvers on a Gaussian mixture whose flow is known: orders, identities and laws."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import mixture
@@ -20,6 +22,7 @@ from vqdit.diffusion.samplers import (
     RungeKutta4,
     UniPC,
     grids,
+    sample_keys,
     solve,
 )
 from vqdit.errors import UserError
@@ -28,8 +31,12 @@ START, STOP = 0.95, 0.05
 
 
 def _solve(solver, path, grid, z, key=None):
-    run = jax.jit(lambda z, key: solve(solver, mixture.clean_mean(path), path, z, jnp.asarray(grid), key))
-    return np.asarray(run(jnp.asarray(z), jax.random.key(0) if key is None else key))
+    run = jax.jit(lambda z, keys: solve(solver, mixture.clean_mean(path), path, z, jnp.asarray(grid), keys))
+    return np.asarray(run(jnp.asarray(z), _keys(len(z), jax.random.key(0) if key is None else key)))
+
+
+def _keys(count, key=None):
+    return sample_keys(jax.random.key(0) if key is None else key, jnp.arange(count))
 
 
 @pytest.fixture(scope='module')
@@ -66,7 +73,7 @@ def test_a_step_is_exact_for_clean_predictions_that_are_polynomials(solver, degr
         level = lambda t: -jnp.log(jnp.tan(0.5 * jnp.pi * t))
         polynomial = lambda x: 1.0 + (0.5 * x if degree > 0 else 0.0) + (0.3 * x**2 if degree > 1 else 0.0)
         model = lambda z, t: jnp.full_like(z, polynomial(level(t)))
-        run = jax.jit(lambda z: solve(solver, model, path, z, jnp.asarray(grid), jax.random.key(0), True))
+        run = jax.jit(lambda z: solve(solver, model, path, z, jnp.asarray(grid), _keys(1), True))
         passed = np.asarray(run(jnp.ones((1, 1, 1))))[:, 0, 0, 0]
         t, s = grid[3:]
         sigma, alpha = np.sin(0.5 * np.pi * grid), np.cos(0.5 * np.pi * grid)
@@ -88,10 +95,17 @@ def test_what_is_one_and_the_same():
         np.testing.assert_array_equal(_solve(Churn(DDIM(), 0.0), path, grid, z), ddim)
         still = EulerMaruyama(lambda path, t: jnp.zeros_like(t))
         np.testing.assert_allclose(_solve(still, path, grid, z), _solve(Euler(), path, grid, z), atol=1e-12)
-        for solver in (Heun(), RungeKutta4(), UniPC(2), DPMSolverPlusPlus(3), DDIM(1.0), DPMSolverPlusPlusSDE()):
-            assert np.isfinite(_solve(solver, Flow(), grid, z)).all()
-            one_step = _solve(solver, Flow(), np.array([0.6, 0.0]), z)
-            np.testing.assert_allclose(one_step, mixture.clean_mean(Flow())(jnp.asarray(z), 0.6), atol=1e-12)
+
+
+@pytest.mark.parametrize('solver', [Euler(), Heun(), RungeKutta4(), UniPC(2), DPMSolverPlusPlus(3), DDIM(1.0),
+                                    DPMSolverPlusPlusSDE(), EulerMaruyama()])
+def test_a_step_to_zero_gives_the_clean_vectors(solver):
+    """On every path: Euler's method would leave half of the noise where variances are preserved."""
+    with jax.enable_x64(True):
+        z, path, t = np.linspace(-2, 2, 9).reshape(9, 1, 1), PreservingLinear(), jnp.asarray(0.6)
+        assert np.isfinite(_solve(solver, path, np.array([1.0, 0.7, 0.65, 0.2, 0.0]), z)).all()
+        one_step = _solve(solver, path, np.array([0.6, 0.0]), z)
+        np.testing.assert_allclose(one_step, mixture.clean_mean(path)(jnp.asarray(z), t), atol=1e-12)
 
 
 @pytest.mark.parametrize('solver', [DDIM(1.0), DPMSolverPlusPlusSDE(), EulerMaruyama(),
@@ -108,8 +122,8 @@ def test_random_solvers_keep_the_marginals(solver):
 
 def test_a_trajectory_starts_at_the_noise_and_ends_at_the_sample():
     z = jnp.ones((2, 1, 1))
-    run = jax.jit(lambda z, key: solve(Euler(), mixture.clean_mean(Flow()), Flow(), z, grids.uniform(4), key, True))
-    passed = run(z, jax.random.key(0))
+    run = jax.jit(lambda z, keys: solve(Euler(), mixture.clean_mean(Flow()), Flow(), z, grids.uniform(4), keys, True))
+    passed = run(z, _keys(2))
     assert passed.shape == (5, 2, 1, 1)
     np.testing.assert_array_equal(passed[0], z)
     np.testing.assert_allclose(passed[-1], _solve(Euler(), Flow(), grids.uniform(4), z), atol=1e-6)
@@ -125,7 +139,38 @@ def test_grids():
     np.testing.assert_allclose(np.diff(levels), np.diff(levels).mean(), rtol=1e-3)
 
 
-@pytest.mark.parametrize('make', [lambda: grids.uniform(0), lambda: DPMSolverPlusPlus(4), lambda: UniPC(0)])
+def test_a_sample_belongs_to_its_key_in_any_batch():
+    z, grid = jnp.ones((4, 1, 1)), np.linspace(0.9, 0.0, 4, dtype=np.float32)
+    run = jax.jit(lambda z, keys: solve(DDIM(1.0), mixture.clean_mean(Flow()), Flow(), z, grid, keys))
+    whole = run(z, _keys(4))
+    assert len(np.unique(whole)) == 4
+    np.testing.assert_array_equal(run(z[2:], _keys(4)[2:]), whole[2:])
+
+
+def test_churn_lifts_between_its_bounds():
+    """A solver that does nothing shows the noise that is added: that of the marginals, times the inflation."""
+    @dataclass(frozen=True)
+    class Still:
+        def start(self, z):
+            return None
+
+        def step(self, keys, model, path, z, memory, t, s):
+            return jnp.broadcast_to(t, z.shape), memory
+
+    path, z = Exploding(10.0, 1.0), jnp.zeros((2, 1, 1))
+    reach = lambda churn, t: float(_solve(churn, path, jnp.array([t, 0.5 * t]), z)[0, 0, 0])
+    assert reach(Churn(Still(), 0.2), 0.5) == pytest.approx(0.6, rel=1e-4)
+    assert reach(Churn(Still(), 0.2), 0.9) == 1.0, 'no further than the prior'
+    for bounds in ((0.6, 1.0), (0.0, 0.4)):
+        assert reach(Churn(Still(), 0.2, *bounds), 0.5) == 0.5
+    same = lambda z, t: z
+    added = [np.asarray(solve(Churn(Euler(), 0.2, inflation=by), same, path, z, jnp.array([0.5, 0.49]), _keys(2)))
+             for by in (1.0, 2.0)]
+    np.testing.assert_allclose(added[1], 2 * added[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize('make', [lambda: grids.uniform(0), lambda: DPMSolverPlusPlus(4), lambda: UniPC(0),
+                                  lambda: DDIM(1.5)])
 def test_bad_settings_are_refused(make):
     with pytest.raises(UserError):
         make()

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vqdit.diffusion.gaussian.paths import Path
-from vqdit.diffusion.samplers.solvers import Model, velocity
+from vqdit.diffusion.samplers.solvers import Model, classical_step, velocity
 
 Divergence = Callable[[Callable[[jax.Array], jax.Array], jax.Array], tuple[jax.Array, jax.Array]]
 """A function of a field and z [B, N, C]: the field at z, and its divergence [B]."""
@@ -40,19 +40,10 @@ def flow_log_likelihood(model: Model, path: Path, x: jax.Array, grid: jax.Array,
     `grid [steps + 1]` rises from a noise level above 0, where x is taken to be z, to one where z is as good as
     `sigma` times normal noise.
     """
-    def field(z: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return divergence(lambda z: velocity(model, path, z, t), z)
+    def field(state: tuple[jax.Array, jax.Array], t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return divergence(lambda z: velocity(model, path, z, t), state[0])
 
-    def body(state, times):
-        (z, total), (t, s) = state, times
-        h = s - t
-        first, d1 = field(z, t)
-        second, d2 = field(z + 0.5 * h * first, t + 0.5 * h)
-        third, d3 = field(z + 0.5 * h * second, t + 0.5 * h)
-        fourth, d4 = field(z + h * third, s)
-        z = z + h / 6 * (first + 2 * second + 2 * third + fourth)
-        return (z, total + h / 6 * (d1 + 2 * d2 + 2 * d3 + d4)), None
-
-    (z, total), _ = jax.lax.scan(body, (x, jnp.zeros(len(x), x.dtype)), (grid[:-1], grid[1:]))
+    step = lambda state, times: (classical_step(field, state, *times), None)
+    (z, total), _ = jax.lax.scan(step, (x, jnp.zeros(len(x), x.dtype)), (grid[:-1], grid[1:]))
     sigma, axes = path.sigma(grid[-1]), tuple(range(1, x.ndim))
     return total + jnp.sum(-0.5 * (z / sigma) ** 2 - 0.5 * jnp.log(2 * jnp.pi) - jnp.log(sigma), axis=axes)

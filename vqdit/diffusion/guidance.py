@@ -134,61 +134,76 @@ def log_probabilities(logits: jax.Array) -> jax.Array:
     return jnp.maximum(jax.nn.log_softmax(logits.astype(jnp.float32)), -1e4)
 
 
+Comparable = Callable[[jax.Array], jax.Array]
+"""How the answers of a network for one modality are combined: as log-probabilities, or vectors as they are."""
+
+
+def hide(tokens: jax.Array, hidden: jax.Array, layout: TokenLayout) -> jax.Array:
+    """Tokens without those of `hidden bool [B, N]`: masks for codes int32 [B, N], zeros for vectors [B, N, C]."""
+    return _put(tokens, hidden, 0.0 if tokens.ndim > hidden.ndim else jnp.asarray(layout.mask_ids)[None])
+
+
+def _put(tokens: jax.Array, where: jax.Array, others: jax.Array | float) -> jax.Array:
+    """`others` in place of the tokens, [B, N] or [B, N, C], of `where bool [B, N]`."""
+    return jnp.where(where[..., None] if tokens.ndim > where.ndim else where, others, tokens)
+
+
 def _combine(guidance: Guidance, with_given: Mapping[str, jax.Array], without: Mapping[str, jax.Array],
-             clock: jax.Array, layout: TokenLayout) -> dict[str, jax.Array]:
+             clock: jax.Array, layout: TokenLayout, comparable: Comparable = log_probabilities) -> dict[str, jax.Array]:
     times = layout.split(clock)
-    return {name: guidance(log_probabilities(logits), log_probabilities(without[name]), times[name][..., None])
-            for name, logits in with_given.items()}
+    return {name: guidance(comparable(answers), comparable(without[name]), times[name][..., None])
+            for name, answers in with_given.items()}
 
 
 def guided(denoiser: Denoiser, layout: TokenLayout, roles: jax.Array, scale: float | Guidance,
-           negative: jax.Array | None = None) -> Denoiser:
+           negative: jax.Array | None = None, comparable: Comparable = log_probabilities) -> Denoiser:
     """The denoiser under guidance towards its given tokens; both halves run as one batch of 2B.
 
-    `negative int32 [B, N]` stands in for the given tokens in the unconditional half: guidance away from it.
+    `negative`, of the shape of the tokens, stands in for the given ones in the unconditional half: guidance away from
+    it. `comparable` belongs to the answers: the default to logits.
     """
     if scale == 1.0:
         return denoiser
     guidance = Scale(scale) if isinstance(scale, int | float) else scale
-    mask_ids = jnp.asarray(layout.mask_ids)[None]
 
     def guided_denoiser(codes: jax.Array, clock: jax.Array) -> dict[str, jax.Array]:
         given = roles == GIVEN
         if negative is None:
-            free_codes, free_clock = jnp.where(given, mask_ids, codes), jnp.where(given, 1.0, clock)
+            free_codes, free_clock = hide(codes, given, layout), jnp.where(given, 1.0, clock)
         else:
-            free_codes, free_clock = jnp.where(given, negative, codes), clock
+            free_codes, free_clock = _put(codes, given, negative), clock
         both = denoiser(jnp.concatenate([codes, free_codes]), jnp.concatenate([clock, free_clock]))
         halves = {name: jnp.split(logits, 2) for name, logits in both.items()}
         return _combine(guidance, {name: half[0] for name, half in halves.items()},
-                        {name: half[1] for name, half in halves.items()}, clock, layout)
+                        {name: half[1] for name, half in halves.items()}, clock, layout, comparable)
 
     return guided_denoiser
 
 
 def guided_by_each(denoiser: Denoiser, layout: TokenLayout, roles: jax.Array,
-                   weights: Mapping[str, float]) -> Denoiser:
+                   weights: Mapping[str, float], comparable: Comparable = log_probabilities) -> Denoiser:
     """A weight for every given modality m: u + sum of w_m (c_m - u), c_m with m alone given; one batch of (1 + M) B.
 
     Modalities without a weight count as absent. Raises UserError for one that the layout lacks.
     """
-    mask_ids = jnp.asarray(layout.mask_ids)[None]
     chosen = [jnp.asarray(layout.select(names))[None] for names in ((), *((name,) for name in weights))]
 
     def guided_denoiser(codes: jax.Array, clock: jax.Array) -> dict[str, jax.Array]:
-        hide = [(roles == GIVEN) & ~keep for keep in chosen]
-        seen = jnp.concatenate([jnp.where(h, mask_ids, codes) for h in hide])
-        times = jnp.concatenate([jnp.where(h, 1.0, clock) for h in hide])
+        hidden = [(roles == GIVEN) & ~keep for keep in chosen]
+        seen = jnp.concatenate([hide(codes, h, layout) for h in hidden])
+        times = jnp.concatenate([jnp.where(h, 1.0, clock) for h in hidden])
         combined = {}
         for name, logits in denoiser(seen, times).items():
-            u, *parts = jnp.split(log_probabilities(logits), len(chosen))
+            u, *parts = jnp.split(comparable(logits), len(chosen))
             combined[name] = u + sum(w * (c - u) for w, c in zip(weights.values(), parts))
         return combined
 
     return guided_denoiser
 
 
-def autoguided(denoiser: Denoiser, weaker: Denoiser, layout: TokenLayout, guidance: Guidance) -> Denoiser:
+def autoguided(denoiser: Denoiser, weaker: Denoiser, layout: TokenLayout, guidance: Guidance,
+               comparable: Comparable = log_probabilities) -> Denoiser:
     """The denoiser pushed away from a weaker one under the same conditions, such as the same network with an older
     average of its parameters (arXiv:2406.02507)."""
-    return lambda codes, clock: _combine(guidance, denoiser(codes, clock), weaker(codes, clock), clock, layout)
+    return lambda codes, clock: _combine(guidance, denoiser(codes, clock), weaker(codes, clock), clock, layout,
+                                         comparable)

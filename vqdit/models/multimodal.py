@@ -48,9 +48,14 @@ def unfold(places: jax.Array, spec: TokenSpec, patch: int) -> jax.Array:
 class MultimodalDiT(nn.Module):
     """`(codes int32 [B, N], clock fp32 [B, N]) -> {modality: logits fp32 [B, n, K]}`.
 
+    With `channels` C the tokens are vectors fp32 [B, N, C] instead of codes, and the answers logits all the same, or
+    with `answers_codes` off vectors [B, n, C].
+
     Attributes:
         layout: the modalities and their tokens; N is its length.
         patches: side of the blocks of positions that are folded, by modality; 1 where nothing is said.
+        channels: of the tokens, where they are vectors; 0 where they are codes.
+        answers_codes: whether the answers are logits over codes.
         width, depth, heads: of the trunk.
         expansion: hidden width of the SwiGLU over the width; 8/3 makes it as large as a plain MLP of 4.
         gate: where the gates of the blocks start; see `blocks.Block`.
@@ -74,6 +79,8 @@ class MultimodalDiT(nn.Module):
     unroll: int = 1
     dtype: jnp.dtype = jnp.float32
     implementation: Literal['xla', 'cudnn'] | None = None
+    channels: int = 0
+    answers_codes: bool = True
 
     def __post_init__(self):
         if self.width % (2 * self.heads):
@@ -91,11 +98,16 @@ class MultimodalDiT(nn.Module):
         return sum(spec.length // (self._patch(name) ** len(spec.grid) * spec.levels)
                    for name, spec in self.layout.specs.items())
 
+    def blank(self, batch: int) -> tuple[jax.Array, jax.Array]:
+        """Tokens and a clock of the shapes and types that the model takes."""
+        clock = jnp.zeros((batch, self.layout.length))
+        return jnp.zeros((*clock.shape, self.channels)) if self.channels else clock.astype(jnp.int32), clock
+
     @nn.compact
-    def __call__(self, codes: jax.Array, clock: jax.Array) -> dict[str, jax.Array]:
-        chex.assert_equal_shape([codes, clock])
-        chex.assert_axis_dimension(codes, 1, self.layout.length)
-        x, features = self._embed(codes), self._clock(clock)
+    def __call__(self, tokens: jax.Array, clock: jax.Array) -> dict[str, jax.Array]:
+        chex.assert_equal_shape([tokens[..., 0] if self.channels else tokens, clock])
+        chex.assert_axis_dimension(tokens, 1, self.layout.length)
+        x, features = self._embed(tokens), self._clock(clock)
         context = nn.silu(nn.Dense(self.width, dtype=self.dtype, name='clock_in')(features))
         modulation = nn.Dense(6 * self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype,
                               name='clock_out')(context)
@@ -105,12 +117,13 @@ class MultimodalDiT(nn.Module):
         shift, scale = jnp.split(modulation[..., :2 * self.width], 2, axis=-1)
         return self._logits(modulate(RootMeanSquareNorm(scaled=False)(x), shift, scale))
 
-    def _embed(self, codes: jax.Array) -> jax.Array:
-        """The trunk's input [B, M, D]: embedded codes, folded, with a learned vector for every place."""
+    def _embed(self, tokens: jax.Array) -> jax.Array:
+        """The trunk's input [B, M, D]: embedded tokens, folded, with a learned vector for every place."""
         parts = []
         for name, spec in self.layout.specs.items():
-            embedding = CodeEmbedding(spec, self.width, self.dtype, name=f'embed_{name}')
-            folded = fold(embedding(codes[:, self.layout.slice(name)]), spec, self._patch(name))
+            embedding: nn.Module = (nn.Dense(self.width, dtype=self.dtype, name=f'embed_{name}') if self.channels else
+                                    CodeEmbedding(spec, self.width, self.dtype, name=f'embed_{name}'))
+            folded = fold(embedding(tokens[:, self.layout.slice(name)]), spec, self._patch(name))
             flat = folded.reshape(*folded.shape[:2], -1)
             parts.append(nn.Dense(self.width, dtype=self.dtype, name=f'fold_{name}')(flat))
         x = jnp.concatenate(parts, axis=1)
@@ -129,7 +142,9 @@ class MultimodalDiT(nn.Module):
             codes_in_patch = self._patch(name) ** len(spec.grid) * spec.levels
             part = x[:, start:start + spec.length // codes_in_patch]
             start += part.shape[1]
-            head = CodeHead(spec, codes_in_patch, self.dtype, name=f'head_{name}')
+            # A vector of C channels is answered as a code of C would be, by numbers.
+            answered = spec if self.answers_codes else TokenSpec(spec.grid, self.channels)
+            head = CodeHead(answered, codes_in_patch, self.dtype, name=f'head_{name}')
             logits[name] = unfold(head(part), spec, self._patch(name)).astype(jnp.float32)
         return logits
 

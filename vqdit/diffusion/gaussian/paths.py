@@ -3,6 +3,7 @@
 Noise levels [...] in [0, 1]. The signal-to-noise ratio is alpha^2 / sigma^2; its logarithm falls all the way.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +36,18 @@ def log_snr_slope(path: Path, t: jax.Array) -> jax.Array:
     """The derivative of `log_snr`."""
     alpha_slope, sigma_slope = slopes(path, t)
     return 2.0 * (alpha_slope / path.alpha(t) - sigma_slope / path.sigma(t))
+
+
+def time_at(path: Path, level: jax.Array) -> jax.Array:
+    """The noise level [...] at which `log_snr` is `level [...]`, by bisection; 0 or 1 where it never is."""
+    def halve(bounds, _):
+        low, high = bounds
+        middle = 0.5 * (low + high)
+        too_clean = log_snr(path, middle) > level
+        return (jnp.where(too_clean, middle, low), jnp.where(too_clean, high, middle)), None
+
+    (low, high), _ = jax.lax.scan(halve, (jnp.zeros_like(level), jnp.ones_like(level)), length=60)
+    return jnp.where(low > 0, high, 0.0)
 
 
 @dataclass(frozen=True)
@@ -124,9 +137,17 @@ class Betas:
 
 
 def shift_time(t: jax.Array, shift: float) -> jax.Array:
-    """s t / (1 + (s - 1) t): more of the noise levels for longer sequences (arXiv:2403.03206, equation (23))."""
+    """s t / (1 + (s - 1) t): on `Flow`, the level at which sigma / alpha is s times as large as at t."""
     return shift * t / (1.0 + (shift - 1.0) * t)
 
 
-PATHS = {'flow': Flow, 'trigonometric': Trigonometric, 'preserving_linear': PreservingLinear, 'exploding': Exploding,
-         'betas': Betas.linear}
+def length_shift(length: int, reference: int) -> float:
+    """The shift that makes up for the redundancy of `length` tokens beside `reference` of them: the root of their ratio
+    (arXiv:2403.03206, equation (23))."""
+    return float(np.sqrt(length / reference))
+
+
+PATHS: dict[str, Callable[..., Path]] = {
+    'flow': Flow, 'trigonometric': Trigonometric, 'preserving_linear': PreservingLinear, 'exploding': Exploding,
+    'betas': Betas.linear}
+"""By name, each with its own settings."""

@@ -5,37 +5,44 @@ Each is a combination of the clean vector x and the noise:
     (1)  out = a x + b noise,   z = alpha x + sigma noise
     (2)  x = (b z - sigma out) / d,   noise = (alpha out - a z) / d,   d = alpha b - sigma a
 
-Where d is zero the network's answer says nothing: at a noise level of 0 then x = z, at 1 x is the mean of the data,
-taken as 0.
+Where d is zero or infinite the network's answer says nothing: at a noise level of 0 then x = z, at 1 x is the mean of
+the data, taken as 0.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from vqdit.diffusion.gaussian.paths import Path, slopes
 
-Coefficients = Callable[[Path, jax.Array], tuple[jax.Array, jax.Array]]
+Prediction = Callable[[Path, jax.Array], tuple[jax.Array, jax.Array]]
+"""The coefficients a and b of (1) as a function of the path and the noise level."""
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The coefficients a and b of (1) as functions of the path and the noise level."""
+def preconditioned(deviation: float = 1.0) -> Prediction:
+    """That of EDM (arXiv:2206.00364, section 5) for data of a standard deviation: x = skip z + size out, with
+    skip = alpha deviation^2 / V, size = sigma deviation / sqrt(V) and V = (alpha deviation)^2 + sigma^2.
 
-    coefficients: Coefficients
+    The answer has variance 1 at every noise level, and its error is enlarged as little as can be.
+    """
+    def coefficients(path: Path, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        alpha, sigma = path.alpha(t), path.sigma(t)
+        root = jnp.sqrt((alpha * deviation) ** 2 + sigma**2)
+        return sigma / (deviation * root), -alpha * deviation / root
+    return coefficients
 
 
-PREDICTIONS = {
-    'clean': Prediction(lambda path, t: (jnp.ones_like(t), jnp.zeros_like(t))),
-    'noise': Prediction(lambda path, t: (jnp.zeros_like(t), jnp.ones_like(t))),
+PREDICTIONS: dict[str, Prediction] = {
+    'clean': lambda path, t: (jnp.ones_like(t), jnp.zeros_like(t)),
+    'noise': lambda path, t: (jnp.zeros_like(t), jnp.ones_like(t)),
     # arXiv:2202.00512
-    'v': Prediction(lambda path, t: (-path.sigma(t), path.alpha(t))),
+    'v': lambda path, t: (-path.sigma(t), path.alpha(t)),
     # d z / dt along the path
-    'velocity': Prediction(slopes),
+    'velocity': slopes,
     # the gradient of log q(z_t)
-    'score': Prediction(lambda path, t: (jnp.zeros_like(t), -1.0 / jnp.maximum(path.sigma(t), 1e-12))),
+    'score': lambda path, t: (jnp.zeros_like(t), -1.0 / jnp.maximum(path.sigma(t), 1e-12)),
+    'preconditioned': preconditioned(),
 }
 
 
@@ -49,10 +56,10 @@ def clean_and_noise(prediction: Prediction, out: jax.Array, z: jax.Array, path: 
                     t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(2): the clean vectors and the noise, each [..., C], that `out [..., C]` stands for; `t [...]` or a scalar."""
     t = spread(t, z)
-    (a, b), alpha, sigma = prediction.coefficients(path, t), path.alpha(t), path.sigma(t)
+    (a, b), alpha, sigma = prediction(path, t), path.alpha(t), path.sigma(t)
     d = alpha * b - sigma * a
-    known = d != 0
-    d = jnp.where(known, d, 1.0)
+    known = jnp.isfinite(d) & (d != 0)
+    a, b, d = (jnp.where(known, x, 1.0) for x in (a, b, d))
     at_zero = jnp.where(alpha > 0, z / jnp.where(alpha > 0, alpha, 1.0), 0.0)
     at_one = jnp.where(sigma > 0, z / jnp.where(sigma > 0, sigma, 1.0), 0.0)
     clean = jnp.where(known, (b * z - sigma * out) / d, jnp.where(sigma > 0, 0.0, at_zero))
@@ -61,7 +68,7 @@ def clean_and_noise(prediction: Prediction, out: jax.Array, z: jax.Array, path: 
 
 def predicted(prediction: Prediction, clean: jax.Array, noise: jax.Array, path: Path, t: jax.Array) -> jax.Array:
     """(1): what a perfect network would answer, [..., C]."""
-    a, b = prediction.coefficients(path, spread(t, clean))
+    a, b = prediction(path, spread(t, clean))
     return a * clean + b * noise
 
 

@@ -7,18 +7,18 @@
          w(t) = - (d/dt log snr) / 2   (Kingma et al. 2021, arXiv:2107.00630)
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from vqdit.diffusion.gaussian.paths import Flow, Path
-from vqdit.diffusion.gaussian.predictions import PREDICTIONS, Prediction, clean_and_noise, spread
-from vqdit.diffusion.gaussian.weightings import simple
+from vqdit.diffusion.gaussian.paths import Flow, Path, time_at
+from vqdit.diffusion.gaussian.predictions import PREDICTIONS, Prediction, clean_and_noise, predicted, spread
+from vqdit.diffusion.gaussian.weightings import Weighting, velocity
 
-Weighting = Callable[[Path, jax.Array], jax.Array]
+LARGEST_LOG_SNR = 20.0
+"""Where |log snr| is larger, errors are weighed as they are here: some weights have no bound."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Gaussian:
 
     path: Path = field(default_factory=Flow)
     prediction: Prediction = PREDICTIONS['velocity']
-    weighting: Weighting = simple
+    weighting: Weighting = velocity
 
-    def prior(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Noise at level 1, fp32 of `shape`; what alpha(1) leaves of the data is ignored."""
-        return self.path.sigma(jnp.ones(())) * jax.random.normal(key, shape)
+    def prior(self, key: jax.Array, shape: tuple[int, ...], t: float | jax.Array = 1.0) -> jax.Array:
+        """Noise at level `t`, where a sampler begins, fp32 of `shape`; what alpha(t) leaves of the data is ignored."""
+        return self.path.sigma(jnp.asarray(t)) * jax.random.normal(key, shape)
 
     def corrupt(self, key: jax.Array, clean: jax.Array, clock: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Draws from (1), every token at its own noise level; z and the noise in it, each [B, N, C]."""
@@ -44,10 +44,18 @@ class Gaussian:
         """The clean vectors [B, N, C] of the network's answer `out`."""
         return clean_and_noise(self.prediction, out, z, self.path, t)[0]
 
-    def loss(self, out: jax.Array, noise: jax.Array, z: jax.Array, clock: jax.Array) -> jax.Array:
-        """The weighted squared error of the noise, [B, N], summed over the channels; the same for all predictions."""
-        guess = clean_and_noise(self.prediction, out, z, self.path, clock)[1]
-        return self.weighting(self.path, clock) * jnp.sum((noise - guess) ** 2, axis=-1)
+    def loss(self, out: jax.Array, clean: jax.Array, noise: jax.Array, clock: jax.Array) -> jax.Array:
+        """The weighted squared error of the noise, [B, N], summed over the channels; the same for all predictions.
+
+        It is alpha / d times the error of `out`, with d of `predictions`: nothing is divided by what may be zero.
+        """
+        ends = (time_at(self.path, jnp.asarray(level)) for level in (LARGEST_LOG_SNR, -LARGEST_LOG_SNR))
+        t = jnp.clip(clock, *ends)
+        a, b = self.prediction(self.path, t)
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        share = alpha / (alpha * b - sigma * a)
+        error = jnp.sum((predicted(self.prediction, clean, noise, self.path, t) - out) ** 2, axis=-1)
+        return self.weighting(self.path, t) * share**2 * error
 
     def step(self, key: jax.Array, z: jax.Array, clean: jax.Array, t: jax.Array, s: jax.Array) -> jax.Array:
         """Draws from (2), [B, N, C], with x = `clean`."""

@@ -1,10 +1,12 @@
 """Time grids: where a solver stops on its way from noise level 1 to 0. Each is float32 [steps + 1], falling."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqdit.diffusion.gaussian.paths import Path, log_snr, shift_time
+from vqdit.diffusion.gaussian.paths import Path, log_snr, shift_time, time_at
 from vqdit.errors import UserError
 
 
@@ -39,25 +41,23 @@ def karras(steps: int, path: Path, smallest: float = 0.002, largest: float = 80.
     """Equal steps of (sigma / alpha)^(1 / power), then 0 (EDM, arXiv:2206.00364, equation (5))."""
     check_steps(steps)
     roots = np.linspace(largest ** (1 / power), smallest ** (1 / power), steps)
-    return _with_zero(path, -2.0 * power * np.log(roots))
+    return _then_zero(path, -2.0 * power * np.log(roots))
 
 
 def equal_log_snr(steps: int, path: Path, start: float = 0.999, stop: float = 1e-3) -> jax.Array:
     """Equal steps of the logarithm of the signal-to-noise ratio from t = `start` to `stop`, then 0."""
     check_steps(steps)
     first, last = (float(log_snr(path, jnp.asarray(t))) for t in (start, stop))
-    return _with_zero(path, np.linspace(first, last, steps))
+    return _then_zero(path, np.linspace(first, last, steps))
 
 
-def _with_zero(path: Path, levels: np.ndarray) -> jax.Array:
-    """The noise levels at which log snr takes the given values, by bisection, and 0 behind them."""
-    wanted, low, high = jnp.asarray(levels, jnp.float32), jnp.zeros(len(levels)), jnp.ones(len(levels))
+GRIDS: dict[str, Callable[..., jax.Array]] = {
+    'uniform': lambda steps, path: uniform(steps), 'quadratic': lambda steps, path: quadratic(steps),
+    'arccos': lambda steps, path: arccos(steps), 'karras': karras, 'log_snr': equal_log_snr,
+    'shifted': lambda steps, path, shift: shifted(uniform(steps), shift)}
+"""By name, `(steps, path, **settings)`."""
 
-    def halve(bounds, _):
-        low, high = bounds
-        middle = 0.5 * (low + high)
-        noisier = log_snr(path, middle) > wanted
-        return (jnp.where(noisier, middle, low), jnp.where(noisier, high, middle)), None
 
-    (_, high), _ = jax.lax.scan(halve, (low, high), length=60)
-    return jnp.concatenate([high, jnp.zeros(1)])
+def _then_zero(path: Path, levels: np.ndarray) -> jax.Array:
+    """The noise levels at which log snr takes the given values, and 0 behind them."""
+    return jnp.append(time_at(path, jnp.asarray(levels, jnp.float32)), 0.0)

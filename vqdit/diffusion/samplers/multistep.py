@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from vqdit.diffusion.gaussian.paths import Path
-from vqdit.diffusion.samplers.solvers import Model, check_order
+from vqdit.diffusion.samplers.solvers import Model, check_order, normal
 
 
 class Past(NamedTuple):
@@ -86,9 +86,9 @@ class DPMSolverPlusPlus:
     def start(self, z: jax.Array) -> Past:
         return _nothing(z, 3)
 
-    def step(self, key: jax.Array, model: Model, path: Path, z: jax.Array, memory: Past, t: jax.Array,
+    def step(self, keys: jax.Array, model: Model, path: Path, z: jax.Array, memory: Past, t: jax.Array,
              s: jax.Array) -> tuple[jax.Array, Past]:
-        del key
+        del keys
         past = _remember(memory, model(z, t), t)
         return _exponential_step(past, path, z, t, s, self.order), past
 
@@ -119,14 +119,14 @@ class DPMSolverPlusPlusSDE:
     def start(self, z: jax.Array) -> Past:
         return _nothing(z, 3)
 
-    def step(self, key: jax.Array, model: Model, path: Path, z: jax.Array, memory: Past, t: jax.Array,
+    def step(self, keys: jax.Array, model: Model, path: Path, z: jax.Array, memory: Past, t: jax.Array,
              s: jax.Array) -> tuple[jax.Array, Past]:
         past = _remember(memory, model(z, t), t)
         inner, h = _step_size(path, t, s)
         decay = path.sigma(s) * path.alpha(t) / (path.sigma(t) * path.alpha(s))
         first, _ = differences(past, path, h, self.order)
         clean = past.clean[0] + jnp.where(inner, 0.5 * first, 0.0)
-        noise = path.sigma(s) * jnp.sqrt(jnp.maximum(1.0 - decay**2, 0.0)) * jax.random.normal(key, z.shape, z.dtype)
+        noise = path.sigma(s) * jnp.sqrt(jnp.maximum(1.0 - decay**2, 0.0)) * normal(keys, z)
         mean = path.sigma(s) / path.sigma(t) * decay * z + path.alpha(s) * (1.0 - decay**2) * clean
         return mean + noise, past
 
@@ -154,9 +154,9 @@ class UniPC:
     def start(self, z: jax.Array) -> Predicted:
         return Predicted(_nothing(z, 3), z)
 
-    def step(self, key: jax.Array, model: Model, path: Path, z: jax.Array, memory: Predicted, t: jax.Array,
+    def step(self, keys: jax.Array, model: Model, path: Path, z: jax.Array, memory: Predicted, t: jax.Array,
              s: jax.Array) -> tuple[jax.Array, Predicted]:
-        del key
+        del keys
         clean = model(z, t)
         z = jnp.where(memory.past.length > 0, self._corrected(path, memory, clean, t), z)
         past = _remember(memory.past, clean, t)
