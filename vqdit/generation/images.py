@@ -22,6 +22,7 @@ from vqdit.diffusion.samplers import (
     solve,
 )
 from vqdit.diffusion.samplers.learned import LearnedAncestral
+from vqdit.diffusion.samplers.solvers import normal
 from vqdit.errors import UserError, nearest
 from vqdit.generation.devices import OnDevices
 from vqdit.models.dit import DiT
@@ -90,27 +91,29 @@ def find_solver(name: str, model: DiT) -> Solver:
 
 def _sample_function(model: DiT, process: ImageProcess, solver: Solver, grid: jax.Array, guidance: float) -> Callable:
     """`(params, keys [B], labels int32 [B]) -> latents fp32 [B, h, w, C]`, every sample from a key of its own."""
-    def sample(params: Any, key: jax.Array, label: jax.Array) -> jax.Array:
-        start, steps = jax.random.split(key)
-        noise = jax.random.normal(start, (1, *model.size, model.channels))
-        answer = _guided(model, params, process, label, Scale(guidance) if guidance != 1.0 else None)
+    def sample(params: Any, keys: jax.Array, labels: jax.Array) -> jax.Array:
+        start, steps = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
+        noise = normal(start, jnp.zeros((len(keys), *model.size, model.channels)))
+        answer = _guided(model, params, process, labels, Scale(guidance) if guidance != 1.0 else None)
         # Solvers know the clean latents alone, but for the one that was named for the variance.
         clean = answer if isinstance(solver, LearnedAncestral) else lambda z, t: answer(z, t)[..., :model.channels]
-        return solve(solver, clean, process.path, process.path.sigma(grid[0]) * noise, grid, steps)[0]
+        return solve(solver, clean, process.path, process.path.sigma(grid[0]) * noise, grid, steps)
 
-    return jax.vmap(sample, in_axes=(None, 0, 0))
+    return sample
 
 
-def _guided(model: DiT, params: Any, process: ImageProcess, label: jax.Array,
+def _guided(model: DiT, params: Any, process: ImageProcess, labels: jax.Array,
             guidance: Guidance | None) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """`(z [1, h, w, C], t) -> [1, h, w, outputs]`: guided clean latents and, unguided, the rest of the answer."""
-    labels = jnp.stack([label, jnp.full_like(label, model.classes)]) if guidance else label[None]
+    """`(z [B, h, w, C], t) -> [B, h, w, outputs]`: guided clean latents and, unguided, the rest of the answer."""
+    count = len(labels)
+    conditions = jnp.concatenate([labels, jnp.full_like(labels, model.classes)]) if guidance else labels
 
     def answer(z: jax.Array, t: jax.Array) -> jax.Array:
-        both = jnp.concatenate([z] * len(labels))
-        out = model.apply({'params': params}, both, jnp.broadcast_to(process.told(t), (len(labels),)), labels)
+        both = jnp.concatenate([z] * (len(conditions) // count))
+        times = jnp.broadcast_to(process.told(t), (len(conditions),))
+        out = model.apply({'params': params}, both, times, conditions)
         clean, rest = process.read(out, both, t)  # type: ignore[arg-type]
-        towards = guidance(clean[:1], clean[1:], t) if guidance else clean
-        return jnp.concatenate([towards, rest[:1]], axis=-1)
+        towards = guidance(clean[:count], clean[count:], t) if guidance else clean
+        return jnp.concatenate([towards, rest[:count]], axis=-1)
 
     return answer

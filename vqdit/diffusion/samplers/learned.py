@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from vqdit.diffusion.gaussian.paths import Path
 from vqdit.diffusion.gaussian.process import posterior
 from vqdit.diffusion.gaussian.variance import learned_range
-from vqdit.diffusion.samplers.solvers import Memory, Model
+from vqdit.diffusion.samplers.solvers import Memory, Model, normal
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class LearnedAncestral:
     def start(self, z: jax.Array) -> Memory:
         del z
 
-    def step(self, key: jax.Array, model: Model, path: Path, z: jax.Array, memory: Memory, t: jax.Array,
+    def step(self, keys: jax.Array, model: Model, path: Path, z: jax.Array, memory: Memory, t: jax.Array,
              s: jax.Array) -> tuple[jax.Array, Memory]:
         clean, share = jnp.split(model(z, t), 2, axis=-1)
         mean, _ = posterior(path, z, clean, t, s)
         deviation = jnp.exp(0.5 * learned_range(path, share, t, s))
-        noise = deviation * jax.random.normal(key, z.shape, z.dtype)
+        noise = deviation * normal(keys, z)
         return mean + jnp.where(s > 0, noise, 0.0), memory
