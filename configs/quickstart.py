@@ -36,8 +36,7 @@ def get_config() -> ConfigDict:
         'text->image,audio': 1.5, 'image->audio,text': 1.5, 'audio->image,text': 1.5,
     })
     config.diffusion.weighting = 'masked'
-    # Four codes of sound in one place: a glide is read from several of them together, and there is less to compute.
-    config.diffusion.model.update(patches=ConfigDict({'audio': 4}), gate=0.5, unroll=4)
+    config.diffusion.model.update(gate=0.5, unroll=4)
     config.diffusion.training.update(optimizer='muon', steps=1800, batch_size=32, learning_rate=4e-3,
                                      warmup_steps=50, ema_decay=0.99)
     # A low temperature makes up for some of what ten minutes do not teach.
