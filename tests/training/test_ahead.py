@@ -1,5 +1,7 @@
 """Compiling ahead of time: what is refused, what is advised, and the step that training would compile."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,6 +11,7 @@ from vqdit.errors import UserError
 from vqdit.training import ahead
 from vqdit.training.ahead import bytes_on_a_device, compile_ahead, first_remedy
 from vqdit.training.defaults import defaults, text_tokenizer
+from vqdit.training.image_defaults import image_defaults, published_autoencoder
 from vqdit.training.sharding import make_mesh, tree_shardings
 from vqdit.training.topologies import check_topology
 
@@ -84,3 +87,12 @@ def test_the_report_is_that_of_the_step_on_the_devices_here():
 def test_a_mesh_that_does_not_divide_the_work_is_refused_with_the_remedy(mesh, said):
     with pytest.raises(UserError, match=said):
         compile_ahead(_config(**mesh))
+
+
+def test_the_step_of_an_image_model_is_compiled_too():
+    config = image_defaults('DiT-S/8')
+    config.data = ConfigDict({'source': 'tfds', 'name': 'imagenet2012', 'image': {'size': 64, 'channels': 3}})
+    config.tokenizers = ConfigDict({'image': published_autoencoder()})
+    config.diffusion.model.update(depth=1, width=16, heads=2)
+    config.diffusion.training.batch_size = 8
+    assert re.search(r'diffusion on 8 CPU devices.*parameters', compile_ahead(config))

@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,10 @@ from ml_collections import ConfigDict
 
 from vqdit.errors import UserError
 from vqdit.performance.chips import GIB
-from vqdit.training.compilation import compile_report, compile_step
+from vqdit.training.compilation import Step, compile_report, compile_step
 from vqdit.training.diffusion_stage import diffusion_step
 from vqdit.training.host import device_line
+from vqdit.training.image_factory import image_training, is_image_model, planned_latents
 from vqdit.training.pipeline import check_model, expected_layout
 from vqdit.training.sharding import abstract_batch, make_mesh, replicated, tree_shardings
 from vqdit.training.state import TrainState, Tree
@@ -28,25 +30,22 @@ UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
 def compile_ahead(config: ConfigDict, topology: str = '') -> str:
-    """The report of the diffusion stage's step on `topology`, such as "v5e:4x4", or on the devices that are here.
+    """The report of the last stage's step on `topology`, such as "v5e:4x4", or on the devices that are here.
 
     Raises UserError for a topology that is unknown, a mesh that it cannot hold, and a step that does not fit its
     memory: by how much, and the setting that helps first.
     """
     mesh = make_mesh(config.mesh, topology_devices(topology) if topology else None)
     place = topology or device_line()
-    check_model(config, mesh)
-    layout = expected_layout(config)
-    step, create = diffusion_step(config, layout)
+    step, create, batch = _image_step(config) if is_image_model(config) else _token_step(config, mesh)
     shapes = jax.eval_shape(create)
     shardings = tree_shardings(shapes, config.sharding_rules, mesh)
     state = jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, shardings)
-    rows = jax.ShapeDtypeStruct((config.diffusion.training.batch_size, layout.length), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     root = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
     logger.info('compiling for %s', place)
     try:
-        _, cost = compile_step(step, shardings, mesh, state, abstract_batch({'codes': rows}, mesh), root)
+        _, cost = compile_step(step, shardings, mesh, state, abstract_batch(batch, mesh), root)
     except jax.errors.JaxRuntimeError as error:
         needed = _needed_memory(str(error))
         if needed is None:
@@ -56,6 +55,24 @@ def compile_ahead(config: ConfigDict, topology: str = '') -> str:
     if cost.fits is False and cost.chip is not None:
         raise UserError(f'{report}\n{_too_large(config, mesh, place, state, cost.memory, cost.chip.memory)}')
     return report
+
+
+def _token_step(config: ConfigDict, mesh: Mesh) -> tuple[Step, Callable[[], TrainState], Tree]:
+    """The step of the multimodal model, what makes its state, and its abstract batch."""
+    check_model(config, mesh)
+    layout = expected_layout(config)
+    return *diffusion_step(config, layout), {'codes': _integers(config, layout.length)}
+
+
+def _image_step(config: ConfigDict) -> tuple[Step, Callable[[], TrainState], Tree]:
+    """The step of an image DiT, what makes its state, and its abstract batch."""
+    latents = planned_latents(config)
+    create, step = image_training(config, latents, {})
+    return step, create, {'codes': _integers(config, latents.spec.length), 'label': _integers(config)}
+
+
+def _integers(config: ConfigDict, *shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((config.diffusion.training.batch_size, *shape), jnp.int32)
 
 
 def _needed_memory(message: str) -> tuple[int, int] | None:
