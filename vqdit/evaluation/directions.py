@@ -18,6 +18,7 @@ from vqdit.evaluation.world import WorldScorer
 from vqdit.generation import Generator
 from vqdit.tokenizers.frozen import stack
 from vqdit.training.factory import build_process, choose, learned_modalities
+from vqdit.training.gaussian import is_gaussian
 
 SHOWN = 8
 Columns = Mapping[str, Sequence[Any]]
@@ -75,12 +76,13 @@ def measure_directions(generator: Generator, config: ConfigDict, scorer: Scorer)
     for task in tasks:
         task.roles(generator.layout)
     examples = [read_examples(config, task) for task in tasks]
-    likelihood = LikelihoodBound(generator, build_process(config))
+    likelihood = None if is_gaussian(config) else LikelihoodBound(generator, build_process(config))
     with tqdm(total=sum(map(len, examples)), desc='evaluation', unit='sample') as bar:
         for task, real in zip(tasks, examples):
             generated = generate(generator, task, real, section.seed, bar)
             rows = scorer.score(task, real, generated)
-            rows.append(likelihood.row(task, real, section.seed, scorer.entropy(task)))
+            if likelihood is not None:
+                rows.append(likelihood.row(task, real, section.seed, scorer.entropy(task)))
             given = {name: [example[name] for example in real[:SHOWN]] for name in task.given}
             shown = {name: items[:SHOWN] for name, items in generated.items()}
             directions.append(Direction(task, rows, given, shown))

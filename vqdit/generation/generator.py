@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vqdit.diffusion.clock import GIVEN, Task
-from vqdit.diffusion.samplers import guided, sample_keys
+from vqdit.diffusion.samplers import VectorSampler, guided, sample_keys
 from vqdit.errors import UserError
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.frozen import Tokenizer, encode_loosely, stack
@@ -105,7 +105,10 @@ def mesh_for_rows(batch_size: int) -> Mesh:
 
 
 def _sample_function(model: MultimodalDiT, layout: TokenLayout, sampler: Sampler, guidance: float) -> Callable:
+    # Samplers of vectors say how answers are compared; those of codes compare log-probabilities.
+    options = {'comparable': sampler.comparable} if isinstance(sampler, VectorSampler) else {}
+
     def sample(params, keys, codes, roles):
-        denoiser = guided(lambda c, t: model.apply({'params': params}, c, t), layout, roles, guidance)
+        denoiser = guided(lambda c, t: model.apply({'params': params}, c, t), layout, roles, guidance, **options)
         return sampler(keys, denoiser, codes, roles, layout)
     return sample

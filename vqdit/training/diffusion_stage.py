@@ -21,6 +21,7 @@ from vqdit.files import read_json, write_bytes
 from vqdit.generation import Generator
 from vqdit.generation.outputs import titled
 from vqdit.generation.pictures import draw_table
+from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.frozen import FrozenTokenizer, Tokenizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import TextTokenizer
@@ -32,6 +33,7 @@ from vqdit.training.factory import (
     build_sampler,
     learned_modalities,
 )
+from vqdit.training.gaussian import build_space, extra_params, gaussian_loss, is_gaussian
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import diffusion_loss
 from vqdit.training.optimizers import build_optimizer
@@ -48,7 +50,10 @@ def train_diffusion(run: Run, tokenizers: Mapping[str, Tokenizer], layout: Token
     section = config.diffusion.training
     model, optimizer = build_model(config, layout), build_optimizer(section, section.steps)
     mixture = TaskMixture(dict(config.diffusion.tasks), layout)
-    loss = diffusion_loss(model, build_process(config), mixture, config.diffusion.weighting)
+    if is_gaussian(config):
+        loss = gaussian_loss(model, build_space(config, layout, tokenizers), mixture, config)
+    else:
+        loss = diffusion_loss(model, build_process(config), mixture, config.diffusion.weighting)
     store = TokenStore(workdir / 'tokens', 'train')
     stage = Stage(
         name='diffusion', folder=str(workdir / 'diffusion'), section=section,
@@ -56,7 +61,7 @@ def train_diffusion(run: Run, tokenizers: Mapping[str, Tokenizer], layout: Token
         batches=Batches(store, section.batch_size, config.seed),
         companions={'tokenizers': frozen_variables(tokenizers)},
         show=_shower(run, tokenizers, model))
-    return fit(stage, lambda: create_state(_init(model, layout, config.seed), optimizer), run)
+    return fit(stage, lambda: create_state(_init(model, config), optimizer), run)
 
 
 def frozen_variables(tokenizers: Mapping[str, Tokenizer]) -> dict[str, Tree]:
@@ -78,7 +83,7 @@ def restore(workdir: Path, config: ConfigDict) -> tuple[Tree, dict[str, Tokenize
     layout = TokenLayout(specs)
     model, section = build_model(config, layout), config.diffusion.training
     optimizer = build_optimizer(section, section.steps)
-    state = jax.eval_shape(lambda: create_state(_init(model, layout, config.seed), optimizer))
+    state = jax.eval_shape(lambda: create_state(_init(model, config), optimizer))
     found = CheckpointReader(workdir / 'diffusion' / 'checkpoints').restore({'state': state, 'tokenizers': shapes})
     if found is None:
         raise CheckpointError(f'{workdir} has no trained diffusion model yet; run train.py with this workdir')
@@ -87,9 +92,9 @@ def restore(workdir: Path, config: ConfigDict) -> tuple[Tree, dict[str, Tokenize
     return found.trees['state'].ema, {name: (text | frozen)[name] for name in config.tokenizers}
 
 
-def _init(model: Any, layout: TokenLayout, seed: int) -> Tree:
-    codes = jax.numpy.zeros((1, layout.length), jax.numpy.int32)
-    return model.init(jax.random.fold_in(jax.random.key(seed), 1), codes, codes.astype(jax.numpy.float32))
+def _init(model: MultimodalDiT, config: ConfigDict) -> Tree:
+    variables = model.init(jax.random.fold_in(jax.random.key(config.seed), 1), *model.blank(1))
+    return {'params': variables['params'] | extra_params(config)}
 
 
 def _stored_text_tokenizer(workdir: Path, modality: str) -> dict[str, Any]:
@@ -105,7 +110,8 @@ def _shower(run: Run, tokenizers: Mapping[str, Tokenizer], model: Any) -> Callab
     section = config.diffusion.sampler
     store = TokenStore(workdir / 'tokens', 'test')
     codes = np.stack([store[i]['codes'] for i in range(min(SHOWN, len(store)))])
-    generator = Generator(model, None, tokenizers, build_sampler(config), section.guidance, batch_size=SHOWN)
+    sampler = build_sampler(config, tokenizers)
+    generator = Generator(model, None, tokenizers, sampler, section.guidance, batch_size=SHOWN)
 
     def show(step: int, state: TrainState) -> None:
         generator.params = jax.tree.map(np.asarray, state.ema)

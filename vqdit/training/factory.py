@@ -9,25 +9,21 @@ from ml_collections import ConfigDict
 
 from vqdit.data.preprocess import read_formats
 from vqdit.diffusion.categorical import Absorbing
-from vqdit.diffusion.samplers import SAMPLERS, Ancestral, Ordered
+from vqdit.diffusion.samplers import SAMPLERS, Ordered
 from vqdit.diffusion.schedules import SCHEDULES
-from vqdit.errors import UserError, nearest
+from vqdit.errors import choose
+from vqdit.generation.generator import Sampler
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.autoencoder import Autoencoder
-from vqdit.tokenizers.frozen import FrontEnd, LearnedTokenizer
+from vqdit.tokenizers.code_vectors import vector_channels
+from vqdit.tokenizers.frozen import FrontEnd, LearnedTokenizer, Tokenizer
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.quantizers import build_quantizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.spectrogram import LogMel
+from vqdit.training import gaussian
 
 LEARNED_KINDS = ('pixels', 'log_mel')
-
-
-def choose(registry: Mapping[str, Any], name: str, what: str) -> Any:
-    """registry[name]. Raises UserError naming the known ones."""
-    if name not in registry:
-        raise UserError(f'{what} "{name}" is unknown; choose one of {", ".join(registry)}.{nearest(name, registry)}')
-    return registry[name]
 
 
 def learned_modalities(config: ConfigDict) -> list[str]:
@@ -65,13 +61,25 @@ def build_model(config: ConfigDict, layout: TokenLayout) -> MultimodalDiT:
     """The transformer of `config.diffusion.model`."""
     options = config.diffusion.model.to_dict()
     dtypes = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+    if gaussian.is_gaussian(config):
+        options |= {'channels': _vector_channels(config, layout), 'answers_codes': gaussian.predicts_codes(config)}
     options['patches'] = FrozenDict(options['patches'])
     options['dtype'] = choose(dtypes, options['dtype'], 'diffusion.model.dtype')
     return MultimodalDiT(layout=layout, **options)
 
 
-def build_sampler(config: ConfigDict) -> Ancestral | Ordered:
-    """The sampler of `config.diffusion.sampler`."""
+def _vector_channels(config: ConfigDict, layout: TokenLayout) -> int:
+    """C of the vectors that stand for the codes of a layout."""
+    learned = learned_modalities(config)
+    return max(vector_channels(build_learned_tokenizer(config, name) if name in learned else spec)
+               for name, spec in layout.specs.items())
+
+
+def build_sampler(config: ConfigDict, tokenizers: Mapping[str, Tokenizer]) -> Sampler:
+    """The sampler of `config.diffusion.sampler`; some need the code vectors of the tokenizers."""
+    if gaussian.is_gaussian(config):
+        layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
+        return gaussian.build_vector_sampler(config, gaussian.build_space(config, layout, tokenizers))
     section = config.diffusion.sampler
     kind = choose(SAMPLERS, section.name, 'diffusion.sampler.name')
     options: dict[str, Any] = {'steps': section.steps, 'temperature': section.temperature,

@@ -25,6 +25,7 @@ from vqdit.training.factory import (
     choose,
     learned_modalities,
 )
+from vqdit.training.gaussian import check_gaussian, is_gaussian
 from vqdit.training.interruption import StopFlag
 from vqdit.training.loop import Run
 from vqdit.training.objective import WEIGHTINGS
@@ -66,8 +67,11 @@ def check_config(config: ConfigDict) -> None:
     for section in [*sections.values(), config.diffusion.training]:
         build_optimizer(section, section.steps)
     build_model(config, TokenLayout({name: _token_spec(config, name) for name in config.tokenizers}))
-    build_sampler(config)
-    choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
+    if is_gaussian(config):
+        check_gaussian(config)
+    else:
+        build_sampler(config, {})
+        choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
     for split in dict.fromkeys(('train', 'test', config.evaluation.split)):
         load(config.data, split, modalities=tuple(config.tokenizers))
 
@@ -104,6 +108,6 @@ def load_generator(workdir: str | Path, **overrides: Any) -> tuple[Generator, Co
     params, tokenizers = diffusion_stage.restore(workdir, config)
     layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
     section = config.diffusion.sampler
-    generator = Generator(build_model(config, layout), params, tokenizers, build_sampler(config), section.guidance,
-                          section.batch_size)
+    generator = Generator(build_model(config, layout), params, tokenizers, build_sampler(config, tokenizers),
+                          section.guidance, section.batch_size)
     return generator, config
