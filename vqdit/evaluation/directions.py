@@ -19,6 +19,7 @@ from vqdit.generation import Generator
 from vqdit.registry import choose
 from vqdit.tokenizers.frozen import Tokenizer, stack
 from vqdit.training.factory import build_process, learned_modalities
+from vqdit.training.gaussian import is_gaussian
 
 SHOWN = 8
 Columns = Mapping[str, Sequence[Any]]
@@ -79,12 +80,14 @@ def measure_directions(generator: Generator, config: ConfigDict, scorer: Scorer)
     for task in tasks:
         task.roles(generator.layout)
     examples = [read_examples(config, task) for task in tasks]
-    likelihood = LikelihoodBound(generator, build_process(config, generator.layout, generator.tokenizers))
+    likelihood = None if is_gaussian(config) else LikelihoodBound(
+        generator, build_process(config, generator.layout, generator.tokenizers))
     with tqdm(total=sum(map(len, examples)), desc='evaluation', unit='sample') as bar:
         for task, real in zip(tasks, examples):
             generated = generate(generator, task, real, section.seed, bar)
             rows = scorer.score(task, real, generated)
-            rows += likelihood.rows(task, real, section.seed, scorer.entropy(task))
+            if likelihood is not None:
+                rows += likelihood.rows(task, real, section.seed, scorer.entropy(task))
             rows += scorer.code_rows(task, generator.tokenizers)
             given = {name: [example[name] for example in real[:SHOWN]] for name in task.given}
             shown = {name: items[:SHOWN] for name, items in generated.items()}

@@ -12,7 +12,7 @@ import numpy as np
 
 from vqdit.diffusion.clock import GIVEN, Task
 from vqdit.diffusion.guidance import Guidance
-from vqdit.diffusion.samplers import guided, sample_keys
+from vqdit.diffusion.samplers import VectorSampler, guided, sample_keys
 from vqdit.errors import UserError
 from vqdit.generation.devices import OnDevices
 from vqdit.models.multimodal import MultimodalDiT
@@ -98,7 +98,10 @@ class Generator(OnDevices):
 
 def _sample_function(model: MultimodalDiT, layout: TokenLayout, sampler: Sampler,
                      guidance: float | Guidance) -> Callable:
+    # Samplers of vectors say how answers are compared; those of codes compare log-probabilities.
+    options = {'comparable': sampler.comparable} if isinstance(sampler, VectorSampler) else {}
+
     def sample(params, keys, codes, roles):
-        denoiser = guided(lambda c, t: model.apply({'params': params}, c, t), layout, roles, guidance)
+        denoiser = guided(lambda c, t: model.apply({'params': params}, c, t), layout, roles, guidance, **options)
         return sampler(keys, denoiser, codes, roles, layout)
     return sample

@@ -16,11 +16,12 @@ from ml_collections import ConfigDict
 from vqdit.data.batches import Batches
 from vqdit.data.token_store import TokenStore
 from vqdit.diffusion.clock import Task, TaskMixture
-from vqdit.errors import CheckpointError
+from vqdit.errors import CheckpointError, UserError
 from vqdit.files import read_json, write_bytes
 from vqdit.generation import Generator
 from vqdit.generation.outputs import titled
 from vqdit.generation.pictures import draw_table
+from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.frozen import FrozenTokenizer, Tokenizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import TextTokenizer
@@ -32,13 +33,14 @@ from vqdit.training.factory import (
     build_process,
     learned_modalities,
 )
+from vqdit.training.gaussian import build_space, extra_params, gaussian_loss, is_gaussian
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import diffusion_loss
 from vqdit.training.optimizers import build_optimizer
 from vqdit.training.processes import to_host
 from vqdit.training.sampling import build_generator
 from vqdit.training.state import TrainState, Tree, create_state
-from vqdit.training.steps import make_step
+from vqdit.training.steps import Loss, make_step
 
 SHOWN = 8
 """Samples of every task in the pictures made during training."""
@@ -62,15 +64,24 @@ def diffusion_step(config: ConfigDict, layout: TokenLayout, tokenizers: Mapping[
                    ) -> tuple[Step, Callable[[], TrainState]]:
     """The training step on batches `{'codes': int32 [B, N]}`, and what makes the state before the first.
 
-    Without `tokenizers`, which come later, its cost is the same.
+    Without `tokenizers`, which come later, its cost is the same. Raises UserError for a process over vectors, which
+    are the tokenizers'.
     """
     section = config.diffusion.training
     model, optimizer = build_model(config, layout), build_optimizer(section, section.steps)
-    mixture = TaskMixture(dict(config.diffusion.tasks), layout)
-    process = build_process(config, layout, tokenizers)
-    loss = diffusion_loss(model, process, mixture, config.diffusion.weighting)
+    loss = _loss(config, model, tokenizers)
     step = make_step(loss, optimizer, section.ema_decay, section.accumulate)
-    return step, lambda: create_state(_init(model, layout, config.seed), optimizer)
+    return step, lambda: create_state(_init(model, config), optimizer)
+
+
+def _loss(config: ConfigDict, model: MultimodalDiT, tokenizers: Mapping[str, Tokenizer] | None) -> Loss:
+    mixture = TaskMixture(dict(config.diffusion.tasks), model.layout)
+    if not is_gaussian(config):
+        process = build_process(config, model.layout, tokenizers)
+        return diffusion_loss(model, process, mixture, config.diffusion.weighting)
+    if tokenizers is None:
+        raise UserError('a Gaussian process needs the code vectors of trained tokenizers, which --compile_only has not')
+    return gaussian_loss(model, build_space(config, model.layout, tokenizers), mixture, config)
 
 
 def frozen_variables(tokenizers: Mapping[str, Tokenizer]) -> dict[str, Tree]:
@@ -92,7 +103,7 @@ def restore(workdir: Path, config: ConfigDict) -> tuple[Tree, dict[str, Tokenize
     layout = TokenLayout(specs)
     model, section = build_model(config, layout), config.diffusion.training
     optimizer = build_optimizer(section, section.steps)
-    state = jax.eval_shape(lambda: create_state(_init(model, layout, config.seed), optimizer))
+    state = jax.eval_shape(lambda: create_state(_init(model, config), optimizer))
     found = CheckpointReader(workdir / 'diffusion' / 'checkpoints').restore({'state': state, 'tokenizers': shapes})
     if found is None:
         raise CheckpointError(f'{workdir} has no trained diffusion model yet; run train.py with this workdir')
@@ -101,9 +112,9 @@ def restore(workdir: Path, config: ConfigDict) -> tuple[Tree, dict[str, Tokenize
     return found.trees['state'].ema, {name: (text | frozen)[name] for name in config.tokenizers}
 
 
-def _init(model: Any, layout: TokenLayout, seed: int) -> Tree:
-    codes = jax.numpy.zeros((1, layout.length), jax.numpy.int32)
-    return model.init(jax.random.fold_in(jax.random.key(seed), 1), codes, codes.astype(jax.numpy.float32))
+def _init(model: MultimodalDiT, config: ConfigDict) -> Tree:
+    variables = model.init(jax.random.fold_in(jax.random.key(config.seed), 1), *model.blank(1))
+    return {'params': variables['params'] | extra_params(config)}
 
 
 def _stored_text_tokenizer(workdir: Path, modality: str) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from vqdit.diffusion.categorical import Process
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.registry import choose
 from vqdit.tokenizers.autoencoder import Autoencoder
+from vqdit.tokenizers.code_vectors import vector_channels
 from vqdit.tokenizers.frozen import FrontEnd, FrozenTokenizer, LearnedTokenizer, Tokenizer, check_geometry
 from vqdit.tokenizers.losses.terms import build_terms
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.quantizers import build_quantizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.spectrogram import LogMel
+from vqdit.training import gaussian
 
 LEARNED_KINDS = ('pixels', 'log_mel')
 
@@ -70,12 +72,21 @@ def build_model(config: ConfigDict, layout: TokenLayout) -> MultimodalDiT:
     """The transformer of `config.diffusion.model`."""
     options = config.diffusion.model.to_dict()
     dtypes = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
+    if gaussian.is_gaussian(config):
+        options |= {'channels': _vector_channels(config, layout), 'answers_codes': gaussian.predicts_codes(config)}
     options['patches'] = FrozenDict(options['patches'])
     options['dtype'] = choose(dtypes, options['dtype'], 'diffusion.model.dtype')
     head_width = options['width'] // max(options['heads'], 1)
     options['implementation'] = choose_attention(options['implementation'], options['dtype'], head_width,
                                                  jax.default_backend())
     return MultimodalDiT(layout=layout, **options)
+
+
+def _vector_channels(config: ConfigDict, layout: TokenLayout) -> int:
+    """C of the vectors that stand for the codes of a layout."""
+    learned = learned_modalities(config)
+    return max(vector_channels(build_learned_tokenizer(config, name) if name in learned else spec)
+               for name, spec in layout.specs.items())
 
 
 def choose_attention(name: str, dtype: Any, head_width: int, backend: str) -> str:

@@ -27,6 +27,7 @@ from vqdit.training.factory import (
     build_process,
     learned_modalities,
 )
+from vqdit.training.gaussian import check_gaussian, is_gaussian
 from vqdit.training.image_factory import is_image_model
 from vqdit.training.interruption import StopFlag
 from vqdit.training.loop import Run
@@ -86,10 +87,13 @@ def check_model(config: ConfigDict, mesh: Mesh) -> None:
     model = build_model(config, layout)
     check_split('diffusion.model.heads', model.heads, mesh, 'tensor')
     check_split('the tokens of an example in the trunk', model.places, mesh, 'sequence')
-    sampling.build_sampler(config, build_process(config, layout))
+    if is_gaussian(config):
+        check_gaussian(config)
+    else:
+        sampling.build_sampler(config, build_process(config, layout))
+        choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
     sampling.build_guidance(config)
     sampling.check_guidance(config, map(Task.parse, config.evaluation.tasks or config.diffusion.tasks))
-    choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
 
 
 def expected_layout(config: ConfigDict) -> TokenLayout:

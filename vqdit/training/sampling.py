@@ -12,9 +12,12 @@ from vqdit.diffusion.guidance import Guidance
 from vqdit.diffusion.samplers import Stepwise
 from vqdit.errors import UserError, nearest
 from vqdit.generation import Generator
+from vqdit.generation.generator import Sampler
 from vqdit.models.multimodal import MultimodalDiT
+from vqdit.registry import choose
 from vqdit.tokenizers.frozen import Tokenizer
 from vqdit.training.factory import build_process
+from vqdit.training.gaussian import build_space, build_vector_sampler, is_gaussian
 
 PATH = 'diffusion.sampler'
 
@@ -49,7 +52,11 @@ def build_guidance(config: ConfigDict) -> float | Guidance:
 def build_generator(config: ConfigDict, model: MultimodalDiT, params: Any, tokenizers: Mapping[str, Tokenizer],
                     batch_size: int) -> Generator:
     """A generator with the sampler and the guidance of the config, for the process that the model was trained with."""
-    sampler = build_sampler(config, build_process(config, model.layout, tokenizers))
+    sampler: Sampler
+    if is_gaussian(config):
+        sampler = build_vector_sampler(config, build_space(config, model.layout, tokenizers))
+    else:
+        sampler = build_sampler(config, build_process(config, model.layout, tokenizers))
     return Generator(model, params, tokenizers, sampler, build_guidance(config), batch_size)
 
 
@@ -84,6 +91,10 @@ def change_sampler(config: ConfigDict, changes: Mapping[str, Any]) -> None:
     old settings stays. Raises UserError for a setting that the sampler does not have.
     """
     settings, changes = config.diffusion.sampler.to_dict(), dict(changes)
+    if is_gaussian(config):
+        for name, value in changes.items():
+            config.diffusion.sampler[choose(dict(zip(settings, settings)), name, 'the sampler setting')] = value
+        return
     other = changes.pop('sampler', None)
     if other is not None:
         other = {'name': other} if isinstance(other, str) else other
