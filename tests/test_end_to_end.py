@@ -82,7 +82,8 @@ def test_the_report_measures_every_direction(trained):
     for task in ('text->image', 'image->text', 'text->audio', 'audio->text'):
         found = [row for row in rows if row['task'] == task]
         assert found and all(np.isfinite(row['value']) for row in found), task
-    assert all(row['count'] <= 8 for row in rows if row['task'] in ('text->image', 'image->text'))
+    assert all(row['count'] <= 8 for row in rows
+               if row['task'] in ('text->image', 'image->text') and not row['metric'].startswith('code entropy'))
 
 
 def test_killed_and_resumed_is_bitwise_the_uninterrupted_run(trained, tmp_path):

@@ -31,6 +31,7 @@ def test_folders_are_named_by_modalities(task, name):
 
 
 def test_evaluation_writes_all_of_it(config, knowing, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, 'load_config', lambda workdir: config)
     monkeypatch.setattr(report, 'load_generator', lambda workdir: (knowing, config))
     rows = report.evaluate(tmp_path)
     saved = json.loads((tmp_path / 'report.json').read_text())

@@ -66,14 +66,12 @@ def _published_sampler(labels, guidance, steps, network, model):
 
 
 def _noises(count, steps, shape):
-    """The draws of our sampler: a key for every sample, split before every step."""
+    """The draws of our sampler: a key for every sample, and of it one for every step."""
     @jax.jit
     def draw(index):
         start, key = jax.random.split(jax.random.fold_in(jax.random.key(0), index))
         drawn = [jax.random.normal(start, shape)]
-        for _ in range(steps):
-            key, noise = jax.random.split(key)
-            drawn.append(jax.random.normal(noise, shape))
+        drawn += [jax.random.normal(jax.random.fold_in(key, step), shape) for step in range(steps)]
         return jnp.stack(drawn)
     starts, *noises = np.stack([draw(index) for index in range(count)], axis=1).astype(np.float64)
     return starts, noises

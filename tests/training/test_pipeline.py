@@ -43,7 +43,6 @@ def test_a_sound_config_passes():
     ('diffusion.training.schedule', 'cosin', 'Did you mean "cosine"'),
     ('tokenizers.image.training.optimizer', 'adam', 'adamw, muon'),
     ('tokenizers.image.quantizer.name', 'finit_scalar', 'finite_scalar'),
-    ('tokenizers.image.patch', 5, 'not divisible by the tokenizer strides'),
     ('diffusion.training.batch_size', 12, 'batch_size 12 is not divisible by 8'),
     ('mesh.data', 64, 'visible devices'),
     ('data.source', 'wrld', 'world'),
