@@ -61,7 +61,8 @@ def config():
     return ConfigDict({
         'data': {'source': 'world', 'train_examples': 8, 'test_examples': 20, 'audio': {'rate': 8000, 'seconds': 0.5}},
         'tokenizers': {'image': {'kind': 'pixels'}, 'audio': {'kind': 'log_mel'}, 'text': {'kind': 'words'}},
-        'diffusion': {'model': {}, 
+        'diffusion': {
+            'model': {},
             'tasks': {'text->image': 1.0},
             'process': {'schedule': 'linear'},
             'sampler': {'name': 'ordered', 'steps': 4, 'guidance': 1.0},
