@@ -154,13 +154,14 @@ def test_a_trained_dit_is_loaded_and_sampled_by_class(trained):
         load_image_generator(trained, step=3)
 
 
-@pytest.mark.parametrize(('name', 'size'), [
-    ('imagenet256_sit_xl2', 8), pytest.param('imagenet512_dit_xl2', 16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'size'), [('imagenet256_sit_xl2', 8), ('imagenet512_dit_xl2', 16)])
 def test_other_image_configs_take_a_step(name, size, data, tmp_path):
     train(_images(name, data, size), tmp_path)
     assert _last_row(tmp_path)['step'] == 1
 
 
+@pytest.mark.slow
 def test_an_image_dit_on_the_codes_of_a_tokenizer_of_its_own(data, tmp_path):
     config = _images('imagenet256_sit_xl2', data)
     section = pixels_tokenizer(4, (8,), {'name': 'finite_scalar', 'scalar_levels': (5, 5)})
@@ -172,8 +173,8 @@ def test_an_image_dit_on_the_codes_of_a_tokenizer_of_its_own(data, tmp_path):
     assert generator.generate(np.zeros(8, np.int32)).shape == (8, 8, 8, 3)
 
 
-@pytest.mark.parametrize('name', ['coco_text_to_image', *(
-    pytest.param(name, marks=pytest.mark.slow) for name in ('multimodal_base', 'multimodal_xl'))])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['coco_text_to_image', 'multimodal_base', 'multimodal_xl'])
 def test_multimodal_configs_take_a_step(name, data, tmp_path):
     train(_modalities(name, data), tmp_path)
     assert _last_row(tmp_path)['step'] == 1

@@ -124,6 +124,7 @@ def test_samples_belong_to_their_index_and_guidance_is_felt():
     assert (make(30.0, 6).generate_codes(Task.parse('question->answer'), codes, seed=1) != whole).any()
 
 
+@pytest.mark.slow
 def test_a_run_from_end_to_end(tmp_path):
     """Tokenizer, tokens, a few steps of the process over its code vectors; samples from the workdir."""
     train(_config({'uncertainty': 8}), tmp_path)

@@ -102,7 +102,8 @@ def _restore(checkpoints: Checkpoints, create: Callable[[], TrainState], shardin
 
 def _train(stage: Stage, state: TrainState, shardings: Tree, checkpoints: Checkpoints, run: Run) -> TrainState:
     config, steps, everywhere = run.config, stage.section.steps, replicated(run.mesh)
-    root = jax.device_put(jax.random.key(config.seed), everywhere)
+    # Made under jit, which also reaches the devices of other processes.
+    root = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
     start, previous = int(state.step), None
     with contextlib.closing(stage.batches.iterate(start)) as batches, _Journal(stage, start, config) as journal:
         first = place_batch(next(batches), run.mesh)
