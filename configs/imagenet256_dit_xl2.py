@@ -3,7 +3,8 @@
 `--config.data.root=FOLDER` names the folder of the TFDS set `imagenet2012` in ArrayRecord form, and
 `--config.tokenizers.image.weights=FOLDER` a KL autoencoder as diffusers saves it, such as stabilityai/sd-vae-ft-ema.
 The settings are the paper's: 7 million steps gave it an FID of 2.27 with guidance 1.5. It is meant for 16 chips or
-more (state: 11 GB) and has not been trained to the end here. The store of latents takes 21 GB for each of its copies.
+more (state: 11 GB; 16 TPU v5e need `--config.mesh.fsdp=4`) and has not been trained to the end here. The store of
+latents takes 21 GB for each of its copies.
 """
 
 from ml_collections import ConfigDict

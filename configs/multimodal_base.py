@@ -1,4 +1,4 @@
-"""Image, audio and text from a folder, any from any others: a trunk of 0.4 billion parameters.
+"""Image, audio and text from a folder, any from any others: 0.38 billion parameters.
 
 `--config.data.root=FOLDER` names a folder with `metadata.csv` (image, audio, text), 256 px and 4 s of sound at 16 kHz.
 Meant for 16 chips or more; it has not been trained to the end here.

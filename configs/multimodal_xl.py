@@ -1,4 +1,4 @@
-"""Image, audio and text from a folder, any from any others: a trunk of 1.7 billion parameters.
+"""Image, audio and text from a folder, any from any others: 1.79 billion parameters.
 
 The data and the tokenizers are those of multimodal_base.py. Meant for 128 chips, parameters split over 8 and layers
 over 2 of them; it has not been trained to the end here.

@@ -31,6 +31,7 @@ class _UntilRevealed(Stepwise):
 
     def _reveal(self, state: State, masked: jax.Array, denoiser: Denoiser, roles: jax.Array,
                 layout: TokenLayout) -> State:
+        """The state with some of the `masked [B, N]` tokens revealed; every subclass says which."""
         raise NotImplementedError
 
 

@@ -37,6 +37,7 @@ class _Centred:
         return jnp.tanh(z + self.shift(offset / half)) * half - offset
 
     def shift(self, ratio: np.ndarray) -> np.ndarray:
+        """What is added to z so that z = 0 lies at position 0, or near it; the convention says how."""
         raise NotImplementedError
 
     def digit(self, position: jax.Array, levels: np.ndarray) -> jax.Array:
@@ -78,6 +79,7 @@ class _Symmetric:
         return (self.squash(z) + 1) / 2 * (levels - 1).astype(np.float32)
 
     def squash(self, z: jax.Array) -> jax.Array:
+        """z brought into [-1, 1]; the convention says how."""
         raise NotImplementedError
 
     def digit(self, position: jax.Array, levels: np.ndarray) -> jax.Array:
