@@ -36,12 +36,12 @@ def get_config() -> ConfigDict:
     config.tokenizers = ConfigDict({'image': image, 'audio': audio, 'text': text_tokenizer('words', length=1)})
 
     config.diffusion.tasks = ConfigDict({
-        'image->text': 2.5, 'audio->text': 2.0, 'text->image': 1.5, 'text->audio': 1.5, 'image->audio': 0.25,
+        'image->text': 3.5, 'audio->text': 2.0, 'text->image': 1.5, 'text->audio': 1.5, 'image->audio': 0.25,
         'audio->image': 0.25, 'image->audio,text': 1.0, 'audio->image,text': 1.0, '->image,audio,text': 1.5,
     })
     config.diffusion.weighting = 'masked'
     config.diffusion.model.update(patches=ConfigDict({'image': 2}), gate=0.5, unroll=4)
-    config.diffusion.training.update(optimizer='muon', steps=7000, batch_size=32, learning_rate=4e-3, ema_decay=0.998)
+    config.diffusion.training.update(optimizer='muon', steps=14000, batch_size=32, learning_rate=4e-3, ema_decay=0.998)
     config.diffusion.sampler.update(steps=32, temperature=0.5, guidance=3.0, batch_size=128)
     config.evaluation.update(scorer='digits', examples=500, examples_of=ConfigDict({'image->text': 10_000}),
                              tasks=('image->text', 'text->image', 'audio->text', 'text->audio'))
