@@ -53,10 +53,11 @@ def _final_record(workdir: Path) -> dict:
 
 @pytest.fixture(scope='module', autouse=True)
 def compiled_once(tmp_path_factory):
-    """The processes of this file share what XLA compiles, which is most of their time."""
+    """The processes of this file share what XLA compiles, and have it compiled soon: it is most of their time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path_factory.mktemp('compiled')))
         patch.setenv('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+        patch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
         yield
 
 

@@ -77,6 +77,24 @@ def test_examples_do_not_see_each_other():
         np.testing.assert_allclose(whole[name][1:2], alone[name], atol=1e-5)
 
 
+def test_a_summary_tells_the_order_of_tokens_without_attention():
+    """It is one place more. Were the order lost in it, two tokens that change places would leave it as it was."""
+    model, (codes, clock) = _model(summaries=('text', 'image')), _inputs()
+    params = jax.jit(model.init)(jax.random.key(1), codes, clock)
+    assert model.places == _model().places + 2
+
+    @jax.jit
+    def summary(codes):
+        named = lambda module, _: module.name in ('summary_text', 'summary_image')
+        seen = model.apply(params, codes, clock, capture_intermediates=named)[1]['intermediates']
+        return {name: found['__call__'][0] for name, found in seen.items()}
+
+    swapped = codes.at[:, -1].set(codes[:, -2]).at[:, -2].set(codes[:, -1])
+    before, after = summary(codes), summary(swapped)
+    assert float(jnp.abs(before['summary_text'] - after['summary_text']).max()) > 0.01
+    np.testing.assert_array_equal(before['summary_image'], after['summary_image'])
+
+
 @pytest.mark.parametrize('remat', ['full', 'dots'])
 def test_remat_changes_memory_not_gradients(remat):
     inputs = _inputs()
@@ -126,7 +144,8 @@ def test_rotation_depends_on_distances_alone():
 
 
 @pytest.mark.parametrize(('options', 'said'), [
-    ({'heads': 3}, 'heads'), ({'remat': 'some'}, 'remat "some"'), ({'patches': FrozenDict({'image': 3})}, 'patch 3')])
+    ({'heads': 3}, 'heads'), ({'remat': 'some'}, 'remat "some"'), ({'patches': FrozenDict({'image': 3})}, 'patch 3'),
+    ({'summaries': ('txt',)}, 'modality "txt" is unknown.*text')])
 def test_bad_settings_are_refused(options, said):
     with pytest.raises(UserError, match=said):
         MultimodalDiT(**({'layout': LAYOUT, 'patches': PATCHES, 'width': 16, 'depth': 1, 'heads': 2} | options))

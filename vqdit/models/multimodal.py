@@ -2,7 +2,8 @@
 
 One sequence, joint attention, one set of parameters. It knows nothing of processes, tokenizers or meshes.
 Like the published image DiT it folds patches: the codes of a block of neighbouring positions, with all their levels,
-become one place in the sequence of the trunk, and each keeps its own mask, clock and logits.
+become one place in the sequence of the trunk, and each keeps its own mask, clock and logits. A modality may have one
+place more, a summary of all its tokens in their order, which attention alone is slow to learn.
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from vqdit.models.blocks import (
     stack_of_blocks,
 )
 from vqdit.models.codes import CodeEmbedding, CodeHead
+from vqdit.registry import choose
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 
 
@@ -54,6 +56,7 @@ class MultimodalDiT(nn.Module):
     Attributes:
         layout: the modalities and their tokens; N is its length.
         patches: side of the blocks of positions that are folded, by modality; 1 where nothing is said.
+        summaries: the modalities that have a summary.
         channels: of the tokens, where they are vectors; 0 where they are codes.
         answers_codes: whether the answers are logits over codes.
         width, depth, heads: of the trunk.
@@ -65,7 +68,7 @@ class MultimodalDiT(nn.Module):
         implementation: of the attention, passed to `jax.nn.dot_product_attention`.
 
     Raises UserError when the heads do not divide the width into even parts, a patch does not divide its grid, or
-    remat is unknown.
+    remat or the modality of a summary is unknown.
     """
 
     layout: TokenLayout
@@ -79,6 +82,7 @@ class MultimodalDiT(nn.Module):
     unroll: int = 1
     dtype: jnp.dtype = jnp.float32
     implementation: Literal['xla', 'cudnn'] | None = None
+    summaries: tuple[str, ...] = ()
     channels: int = 0
     answers_codes: bool = True
 
@@ -90,13 +94,16 @@ class MultimodalDiT(nn.Module):
         for name, spec in self.layout.specs.items():
             if any(side % self._patch(name) for side in spec.grid):
                 raise UserError(f'the patch {self._patch(name)} of {name} does not divide its token grid {spec.grid}')
+        for name in self.summaries:
+            choose(self.layout.specs, name, 'the summary of modality')
         super().__post_init__()
 
     @property
     def places(self) -> int:
         """M: the length of the trunk's sequence."""
-        return sum(spec.length // (self._patch(name) ** len(spec.grid) * spec.levels)
-                   for name, spec in self.layout.specs.items())
+        return len(self.summaries) + sum(
+            spec.length // (self._patch(name) ** len(spec.grid) * spec.levels)
+            for name, spec in self.layout.specs.items())
 
     def blank(self, batch: int) -> tuple[jax.Array, jax.Array]:
         """Tokens and a clock of the shapes and types that the model takes."""
@@ -118,23 +125,26 @@ class MultimodalDiT(nn.Module):
         return self._logits(modulate(RootMeanSquareNorm(scaled=False)(x), shift, scale))
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
-        """The trunk's input [B, M, D]: embedded tokens, folded, with a learned vector for every place."""
-        parts = []
+        """The trunk's input [B, M, D]: embedded tokens, folded, and the summaries, each with a learned vector."""
+        parts: dict[str, jax.Array] = {}
         for name, spec in self.layout.specs.items():
             embedding: nn.Module = (nn.Dense(self.width, dtype=self.dtype, name=f'embed_{name}') if self.channels else
                                     CodeEmbedding(spec, self.width, self.dtype, name=f'embed_{name}'))
             folded = fold(embedding(tokens[:, self.layout.slice(name)]), spec, self._patch(name))
             flat = folded.reshape(*folded.shape[:2], -1)
-            parts.append(nn.Dense(self.width, dtype=self.dtype, name=f'fold_{name}')(flat))
-        x = jnp.concatenate(parts, axis=1)
+            parts[name] = nn.Dense(self.width, dtype=self.dtype, name=f'fold_{name}')(flat)
+        summaries = [nn.Dense(self.width, dtype=self.dtype, name=f'summary_{name}')(
+            parts[name].reshape(len(tokens), 1, -1)) for name in self.summaries]
+        x = jnp.concatenate([*parts.values(), *summaries], axis=1)
         places = self.param('places', nn.initializers.normal(0.5), x.shape[1:])
         return x + places[None].astype(self.dtype)
 
     def _clock(self, clock: jax.Array) -> jax.Array:
         """Features of the clock, averaged over the codes of a place, fp32 [B, M, features]."""
-        return jnp.concatenate([
-            fold(clock_features(clock[:, self.layout.slice(name)]), spec, self._patch(name)).mean(axis=2)
-            for name, spec in self.layout.specs.items()], axis=1)
+        parts = {name: fold(clock_features(clock[:, self.layout.slice(name)]), spec, self._patch(name)).mean(axis=2)
+                 for name, spec in self.layout.specs.items()}
+        summaries = [parts[name].mean(axis=1, keepdims=True) for name in self.summaries]
+        return jnp.concatenate([*parts.values(), *summaries], axis=1)
 
     def _logits(self, x: jax.Array) -> dict[str, jax.Array]:
         logits, start = {}, 0
@@ -151,7 +161,8 @@ class MultimodalDiT(nn.Module):
     def _angles(self) -> np.ndarray:
         positions = [TokenSpec(tuple(side // self._patch(name) for side in spec.grid), 1).positions()
                      for name, spec in self.layout.specs.items()]
-        return rotary_angles(np.concatenate(positions), self.width // self.heads)
+        nowhere = np.zeros((len(self.summaries), positions[0].shape[1]), positions[0].dtype)
+        return rotary_angles(np.concatenate([*positions, nowhere]), self.width // self.heads)
 
     def _patch(self, name: str) -> int:
         return self.patches.get(name, 1)
