@@ -1,7 +1,7 @@
 """MNIST digits, their names, and the same digits spoken: one model for image, text and speech, paired by label.
 
 `--config.data.root=FOLDER` names the folder of the TFDS sets `mnist` and `spoken_digit` in ArrayRecord form.
-Made for 2 CPU cores and one hour; what it reaches stands in the README.
+Less than an hour, on one CPU core even; what it reaches stands in the README.
 """
 
 from ml_collections import ConfigDict

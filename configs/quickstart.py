@@ -36,15 +36,16 @@ def get_config() -> ConfigDict:
         'text->image,audio': 1.5, 'image->audio,text': 1.5, 'audio->image,text': 1.5,
     })
     config.diffusion.weighting = 'masked'
-    config.diffusion.model.update(gate=0.5, unroll=4)
-    config.diffusion.training.update(optimizer='muon', steps=1800, batch_size=32, learning_rate=4e-3,
+    # How a pitch glides, only the order of the codes tells: without the summaries a third of it was learned.
+    config.diffusion.model.update(summaries=('image', 'audio', 'text'), gate=0.5, unroll=4)
+    config.diffusion.training.update(optimizer='muon', steps=1600, batch_size=32, learning_rate=4e-3,
                                      warmup_steps=50, ema_decay=0.99)
     # A low temperature makes up for some of what ten minutes do not teach.
-    config.diffusion.sampler.update(steps=16, temperature=0.5, batch_size=128)
+    config.diffusion.sampler.update(steps=16, temperature=0.4, batch_size=128)
     config.evaluation.tasks = ('text->image', 'image->text', 'text->audio', 'audio->text', 'image->audio',
                                'audio->image', '->image,audio,text')
     # Muon's orthogonalisation is done on every device, which costs more than a second device gains here.
     config.mesh.data = 1
-    config.checkpoints.every = 900
-    config.logging.samples_every = 900
+    config.checkpoints.every = 800
+    config.logging.samples_every = 800
     return config
