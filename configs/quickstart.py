@@ -47,5 +47,5 @@ def get_config() -> ConfigDict:
     # Muon's orthogonalisation is done on every device, which costs more than a second device gains here.
     config.mesh.data = 1
     config.checkpoints.every = 800
-    config.logging.samples_every = 800
+    config.logging.samples_every = 1600
     return config
