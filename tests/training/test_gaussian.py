@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax.core import FrozenDict
 from ml_collections import ConfigDict
+from small_world import small_world
 
 from vqdit.diffusion.clock import Task, TaskMixture
 from vqdit.diffusion.gaussian import Exploding
@@ -14,7 +15,6 @@ from vqdit.generation.generator import Generator
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import WordTokenizer
-from vqdit.training.defaults import defaults, pixels_tokenizer, text_tokenizer
 from vqdit.training.gaussian import build_gaussian, build_solver, build_space, build_vector_sampler, gaussian_loss
 from vqdit.training.pipeline import check_config, load_generator, train
 
@@ -24,16 +24,7 @@ TASKS = {'question->answer': 1.0, '->question,answer': 1.0}
 
 
 def _config(process: dict | None = None, sampler: dict | None = None) -> ConfigDict:
-    config = defaults()
-    config.data = ConfigDict({'source': 'world', 'train_examples': 16, 'test_examples': 8})
-    image = pixels_tokenizer(8, (8,), {'name': 'finite_scalar', 'scalar_levels': (5, 5)})
-    image.training.update(steps=2, batch_size=8)
-    config.tokenizers = ConfigDict({'image': image, 'text': text_tokenizer('words', 12)})
-    config.diffusion.tasks = ConfigDict({'text->image': 1.0, '->image,text': 1.0})
-    config.diffusion.model.update(width=16, depth=1, heads=2)
-    config.diffusion.training.update(steps=3, batch_size=8)
-    config.evaluation.tasks = ('text->image',)
-    config.mesh.data = 1
+    config = small_world()
     config.diffusion.process = ConfigDict({'name': 'gaussian', 'path': 'flow', 'prediction': 'codes'} | (process or {}))
     config.diffusion.sampler = ConfigDict(
         {'name': 'dpm_solver', 'order': 2, 'steps': 3, 'guidance': 2.0, 'batch_size': 8} | (sampler or {}))

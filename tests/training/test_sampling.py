@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from small_world import small_world
 
 from vqdit.diffusion.categorical import ByModality
 from vqdit.diffusion.clock import Task, TaskMixture
@@ -15,7 +16,6 @@ from vqdit.errors import UserError
 from vqdit.tokenizers.frozen import FrozenTokenizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import WordTokenizer
-from vqdit.training.defaults import defaults, pixels_tokenizer, text_tokenizer
 from vqdit.training.factory import build_learned_tokenizer, build_model, build_process
 from vqdit.training.objective import diffusion_loss
 from vqdit.training.pipeline import check_config, load_generator, train
@@ -27,17 +27,8 @@ PROCESSES = {'absorbing': 'ordered', 'uniform': 'ancestral', 'mask_and_replace':
 
 
 def _config(**changes) -> ConfigDict:
-    config = defaults()
-    config.data = ConfigDict({'source': 'world', 'train_examples': 16, 'test_examples': 8})
-    image = pixels_tokenizer(8, (8,), {'name': 'finite_scalar', 'scalar_levels': (5, 5)})
-    image.training.update(steps=1, batch_size=8)
-    config.tokenizers = ConfigDict({'image': image, 'text': text_tokenizer('words', 12)})
-    config.diffusion.tasks = ConfigDict({'text->image': 1.0, '->image,text': 1.0})
-    config.diffusion.model.update(width=16, depth=1, heads=2)
-    config.diffusion.training.update(steps=2, batch_size=8)
+    config = small_world()
     config.diffusion.sampler.update(steps=2, batch_size=4)
-    config.evaluation.tasks = ('text->image',)
-    config.mesh.data = 1
     for path, value in changes.items():
         config.diffusion[path].update(value)
     return config
