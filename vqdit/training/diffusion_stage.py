@@ -38,7 +38,7 @@ from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import diffusion_loss
 from vqdit.training.optimizers import build_optimizer
 from vqdit.training.processes import to_host
-from vqdit.training.sampling import build_generator
+from vqdit.training.sampling import build_generator, general
 from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import Loss, make_step
 
@@ -124,25 +124,33 @@ def _stored_text_tokenizer(workdir: Path, modality: str) -> dict[str, Any]:
     return read_json(path)
 
 
-def _shower(run: Run, tokenizers: Mapping[str, Tokenizer], model: Any) -> Callable[[int, TrainState], None]:
-    """A function that draws samples of the evaluation tasks, always from the same noise and conditions."""
-    config, workdir = run.config, Path(run.workdir)
-    store = TokenStore(workdir / 'tokens', 'test')
+def _shower(run: Run, tokenizers: Mapping[str, Tokenizer], model: MultimodalDiT) -> Callable[[int, TrainState], None]:
+    """A function that draws samples of the evaluation tasks, always from the same noise and conditions.
+
+    All tasks together fill a batch of the size that the evaluation draws, so that one compiled program serves both.
+    """
+    config, folder = run.config, Path(run.workdir) / 'diffusion' / 'samples'
+    store = TokenStore(Path(run.workdir) / 'tokens', 'test')
     codes = np.stack([store[i]['codes'] for i in range(min(SHOWN, len(store)))])
-    generator = build_generator(config, model, None, tokenizers, batch_size=SHOWN)
+    tasks = [Task.parse(text) for text in config.evaluation.tasks or config.diffusion.tasks]
+    batch_size = general(config)['batch_size']
+    generator = build_generator(config, model, None, tokenizers, batch_size)
+    rows = max(batch_size, len(tasks) * len(codes))
+    all_codes = np.resize(codes, (rows, model.layout.length))
+    all_roles = np.resize(np.repeat([task.roles(model.layout) for task in tasks], len(codes), axis=0), all_codes.shape)
 
     def show(step: int, state: TrainState) -> None:
         generator.params = to_host(state.ema)
-        for text in config.evaluation.tasks:
-            path = workdir / 'diffusion' / 'samples' / f'{step:07d}' / f'{text.replace("->", "_to_")}.png'
-            write_bytes(path, draw_task(generator, Task.parse(text), codes))
+        drawn = generator.fill(all_codes, all_roles)
+        for task, made in zip(tasks, np.split(drawn[:len(tasks) * len(codes)], len(tasks))):
+            path = folder / f'{step:07d}' / f'{str(task).replace("->", "_to_")}.png'
+            write_bytes(path, draw_task(generator, task, codes, made))
 
     return show
 
 
-def draw_task(generator: Generator, task: Task, codes: np.ndarray) -> bytes:
-    """A PNG of what is given, decoded from `codes int32 [B, N]`, next to what the generator makes of it."""
-    made = generator.generate_codes(task, codes)
+def draw_task(generator: Generator, task: Task, codes: np.ndarray, made: np.ndarray) -> bytes:
+    """A PNG of what is given, decoded from `codes int32 [B, N]`, next to what the generator `made` of it."""
     decode = {name: lambda c, name=name: generator.tokenizers[name].decode(c[:, generator.layout.slice(name)])
               for name in (*task.given, *task.generated)}
     table = titled(task, {n: decode[n](codes) for n in task.given}, {n: decode[n](made) for n in task.generated})

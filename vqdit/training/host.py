@@ -1,8 +1,11 @@
 """Settings of the host that must stand before JAX starts; on a CPU they decide a factor of 2 to 5 in speed."""
 
+import atexit
 import ctypes
 import os
+import shutil
 import sys
+import tempfile
 
 import jax
 
@@ -14,7 +17,8 @@ def prepare_host(cpu_devices: int = 0) -> str:
     """Sets the allocator and the number of virtual CPU devices; returns a line that says what was done.
 
     XLA's CPU client frees and maps its large buffers at every step; glibc is told to keep them. As many virtual
-    devices as cores keep all cores busy where XLA's convolutions leave some idle.
+    devices as cores keep all cores busy where XLA's convolutions leave some idle. LLVM is told to optimise less, which
+    compiles a quarter faster and steps as fast.
 
     Args:
         cpu_devices: virtual CPU devices, 0 for one a core; accelerators are not affected.
@@ -30,6 +34,7 @@ def prepare_host(cpu_devices: int = 0) -> str:
         # XLA's thread pool: a program whose collectives wait on every thread would wait for ever. One device has no
         # collectives, and is a tenth faster with a thread a core.
         os.environ.setdefault('NPROC', str(max(16, 8 * count)))
+    _compile_faster()
     kept = _keep_freed_memory()
     return f'CPU: {count} virtual device{"s" * (count > 1)}; freed memory {"kept" if kept else "returned"} by malloc'
 
@@ -44,6 +49,12 @@ def _accelerator_expected() -> bool:
     if platforms:
         return platforms != 'cpu'
     return os.path.exists('/dev/nvidia0') or os.path.exists('/dev/accel0') or os.path.exists('/dev/vfio/0')
+
+
+def _compile_faster() -> None:
+    flags = os.environ.get('XLA_FLAGS', '')
+    if 'xla_backend_optimization_level' not in flags:
+        os.environ['XLA_FLAGS'] = f'{flags} --xla_backend_optimization_level=1'.strip()
 
 
 def _keep_freed_memory() -> bool:
@@ -70,12 +81,18 @@ def join_processes() -> None:
 def keep_compiled_programs() -> None:
     """Lets later runs on an accelerator find what this one compiles, in the user's cache folder.
 
-    JAX_COMPILATION_CACHE_DIR names another place, on a CPU too, whose programs may not suit another machine that shares
-    the folder and are therefore not kept by themselves.
+    The programs of a CPU may not suit another machine that shares the folder: they are kept until this process ends, so
+    that the evaluation finds what the training sampled with. JAX_COMPILATION_CACHE_DIR names another place.
     """
-    if _accelerator_expected() and not jax.config.values['jax_compilation_cache_dir']:
+    if jax.config.values['jax_compilation_cache_dir']:
+        return
+    if _accelerator_expected():
         caches = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-        jax.config.update('jax_compilation_cache_dir', os.path.join(caches, 'vqdit', 'compiled'))
+        folder = os.path.join(caches, 'vqdit', 'compiled')
+    else:
+        folder = tempfile.mkdtemp(prefix='vqdit-compiled-')
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    jax.config.update('jax_compilation_cache_dir', folder)
 
 
 def device_line() -> str:
