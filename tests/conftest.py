@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
-# Most of a test is compilation, and what it compiles is small: better soon than fast. XLA's older emitters take half the
-# time of the new ones. The processes that tests start inherit it.
+# Most of a test is compilation, and what it compiles is small: better soon than fast. XLA's older emitters take half
+# the time of the new ones. The processes that tests start inherit it.
 os.environ.setdefault('XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1')
 
 import jax
