@@ -36,7 +36,7 @@ def _train(workdir: Path, **changes: object) -> list[str]:
 
 
 def _run(command: list[str], expected: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=ROOT)
     assert done.returncode == expected, f'{done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
     return done
 
@@ -94,7 +94,7 @@ def test_killed_and_resumed_is_bitwise_the_uninterrupted_run(trained, tmp_path, 
     workdir = tmp_path / 'killed'
     for part in shared:
         shutil.copytree(trained / part, workdir / part)
-    command = _train(workdir, **{'evaluation.tasks': '()'})
+    command = _train(workdir, **{'evaluation.tasks': "('text->image',)"})
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
     metrics, deadline = workdir / 'diffusion' / 'metrics.jsonl', time.time() + 300
     while time.time() < deadline and process.poll() is None:

@@ -63,7 +63,7 @@ def test_a_role_for_every_token_fills_in_only_the_gaps(generator):
     assert (made[:, [1, 4]] < LAYOUT.mask_ids[[1, 4]]).all()
 
 
-@pytest.mark.parametrize('batch_size', [1, 2, 8, 24])
+@pytest.mark.parametrize('batch_size', [1, 24])
 def test_samples_do_not_depend_on_the_batch_or_the_devices(model_and_params, generator, batch_size):
     task, codes = Task.parse('->question,answer'), np.zeros((7, LAYOUT.length), np.int32)
     expected = generator.generate_codes(task, codes, seed=3)
