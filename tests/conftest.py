@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# Most of a test is compilation, and what it compiles is small: better soon than fast. XLA's older emitters take half
+# the time of the new ones. The processes that tests start inherit it.
+os.environ.setdefault('XLA_FLAGS', '--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1')
 
 import jax
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# Most of a test is compilation, and what it compiles is small: better soon than fast.
 jax.config.update('jax_disable_most_optimizations', True)
 
 

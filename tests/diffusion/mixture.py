@@ -9,13 +9,19 @@ from vqdit.diffusion.gaussian import Path
 WEIGHTS, MEANS, DEVIATIONS = np.array([0.3, 0.7]), np.array([-1.5, 1.0]), np.array([0.4, 0.6])
 
 
+def _constants(z: jax.Array) -> list[jax.Array]:
+    """In the type of z: JAX remembers an array of NumPy in the type that another test first used it in."""
+    return [jnp.asarray(constant, z.dtype) for constant in (WEIGHTS, MEANS, DEVIATIONS)]
+
+
 def _parts(path: Path, z: jax.Array, t: jax.Array):
     """Log-densities of the components at z [...], variances and means; each [..., 2]."""
     alpha, sigma = path.alpha(t), path.sigma(t)
-    variance = (alpha * DEVIATIONS) ** 2 + sigma**2
-    shifted = z[..., None] - (alpha * MEANS).reshape((1,) * z.ndim + (-1,))
+    weights, means, deviations = _constants(z)
+    variance = (alpha * deviations) ** 2 + sigma**2
+    shifted = z[..., None] - (alpha * means).reshape((1,) * z.ndim + (-1,))
     variance = variance.reshape(shifted.shape[-1:]).reshape((1,) * z.ndim + (-1,))
-    logs = jnp.log(WEIGHTS).reshape(variance.shape) - 0.5 * shifted**2 / variance - 0.5 * jnp.log(2 * jnp.pi * variance)
+    logs = jnp.log(weights).reshape(variance.shape) - 0.5 * shifted**2 / variance - 0.5 * jnp.log(2 * jnp.pi * variance)
     return logs, shifted / variance
 
 
@@ -29,6 +35,7 @@ def clean_mean(path: Path):
     def model(z: jax.Array, t: jax.Array) -> jax.Array:
         logs, pulls = _parts(path, z, t)
         shares, alpha = jax.nn.softmax(logs), path.alpha(t)
-        each = MEANS.reshape((1,) * z.ndim + (-1,)) + alpha * (DEVIATIONS**2).reshape((1,) * z.ndim + (-1,)) * pulls
+        _, means, deviations = (part.reshape((1,) * z.ndim + (-1,)) for part in _constants(z))
+        each = means + alpha * deviations**2 * pulls
         return jnp.sum(shares * each, axis=-1)
     return model

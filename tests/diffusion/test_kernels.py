@@ -289,9 +289,14 @@ def test_draws_follow_the_marginal_and_the_posterior(name):
     process, draws, (t, s) = PROCESSES[name], 100_000 // (K * (K + 1)), (0.6, 0.35)
     x, z = (np.broadcast_to(grid[..., None], (K, K + 1, draws)).reshape(1, -1) for grid in _grid())
     mask_ids = jnp.full(x.shape[1], K)
-    noisy = np.asarray(process.corrupt(jax.random.key(0), x, jnp.full(x.shape, t), mask_ids))
-    earlier = np.asarray(process.step(jax.random.key(1), z, x, jnp.float32(t), jnp.float32(s), mask_ids))
-    later = np.asarray(process.forward(jax.random.key(2), z, jnp.float32(s), jnp.float32(t), mask_ids))
+
+    @jax.jit
+    def moves(one, two, three, x, z):
+        return (process.corrupt(one, x, jnp.full(x.shape, t), mask_ids),
+                process.step(two, z, x, jnp.float32(t), jnp.float32(s), mask_ids),
+                process.forward(three, z, jnp.float32(s), jnp.float32(t), mask_ids))
+
+    noisy, earlier, later = map(np.asarray, moves(*map(jax.random.key, range(3)), x, z))
     with jax.enable_x64(True):
         marginal, posterior = _transition(name, 0.0, t)[:K], _brute_posterior(name, t, s)
         onwards = _transition(name, s, t)

@@ -65,10 +65,10 @@ def _bounded(process):
 ])
 def test_no_key_is_used_twice(function):
     with jax.debug_key_reuse(True):
-        jax.block_until_ready(jax.jit(function)(jax.random.key(0)))
+        jax.jit(function).trace(jax.random.key(0))
 
 
 def test_the_checker_sees_a_key_used_twice():
     twice = lambda key: jax.random.uniform(key) + jax.random.normal(key)
     with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
-        jax.jit(twice)(jax.random.key(0))
+        jax.jit(twice).trace(jax.random.key(0))

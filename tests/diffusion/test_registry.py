@@ -39,14 +39,19 @@ def test_code_distance_takes_each_modality_by_its_codebook():
     assert isinstance(part_of(process, 'image').replacing, CodeDistance)
     assert part_of(process, 'text').replacing == Uniform(Linear())
     codes, masks = jnp.zeros((4000, 5), jnp.int32), LAYOUT.mask_ids
-    noisy = np.asarray(process.corrupt(jax.random.key(0), codes, jnp.full(codes.shape, 0.3), masks))
+    level = jnp.full(codes.shape, 0.3)
+
+    @jax.jit
+    def moves(one, two, three, four):
+        noisy = process.corrupt(one, codes, level, masks)
+        return (noisy, process.forward(two, noisy, level, jnp.ones(()), masks), process.prior(three, masks, 3),
+                process.step(four, noisy, codes, jnp.float32(0.3), jnp.float32(0.0), masks))
+
+    noisy, again, prior, back = map(np.asarray, moves(*jax.random.split(jax.random.key(0), 4)))
     near, far = (noisy[:, :2] == 1).mean(), (noisy[:, :2] == 2).mean()
     assert near > 2 * far and (noisy < masks).all() and (noisy[:, 2:] == 4).any()
-    again = np.asarray(process.forward(jax.random.key(1), noisy, jnp.full(codes.shape, 0.3), jnp.ones(()), masks))
     assert (again[:, :2] == 2).mean() == pytest.approx(1 / 3, abs=0.03)
-    assert process.weight(jnp.full((1, 5), 0.5)).shape == (1, 5)
-    assert (process.prior(jax.random.key(2), masks, 3) < masks[None]).all()
-    back = process.step(jax.random.key(3), noisy, codes, jnp.float32(0.3), jnp.float32(0.0), masks)
+    assert process.weight(jnp.full((1, 5), 0.5)).shape == (1, 5) and (prior < masks[None]).all()
     np.testing.assert_array_equal(back, codes)
 
 

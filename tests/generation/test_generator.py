@@ -27,7 +27,8 @@ def model_and_params():
     model = MultimodalDiT(LAYOUT, FrozenDict({}), width=8, depth=1, heads=2)
     codes = jnp.zeros((1, LAYOUT.length), jnp.int32)
     params = jax.jit(model.init)(jax.random.key(0), codes, jnp.zeros(codes.shape))['params']
-    return model, jax.tree.map(lambda x: x + 0.5 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    rng = np.random.default_rng(0)
+    return model, jax.tree.map(lambda x: np.asarray(x) + 0.5 * rng.standard_normal(x.shape, np.float32), params)
 
 
 def _generator(model_and_params, batch_size: int) -> Generator:
@@ -63,7 +64,7 @@ def test_a_role_for_every_token_fills_in_only_the_gaps(generator):
     assert (made[:, [1, 4]] < LAYOUT.mask_ids[[1, 4]]).all()
 
 
-@pytest.mark.parametrize('batch_size', [1, 2, 8, 24])
+@pytest.mark.parametrize('batch_size', [1, 24])
 def test_samples_do_not_depend_on_the_batch_or_the_devices(model_and_params, generator, batch_size):
     task, codes = Task.parse('->question,answer'), np.zeros((7, LAYOUT.length), np.int32)
     expected = generator.generate_codes(task, codes, seed=3)

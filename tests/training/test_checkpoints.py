@@ -42,13 +42,19 @@ def same(one: dict, two: dict) -> bool:
     )
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Three good checkpoints: 1, 2, 3."""
-    with Checkpoints(tmp_path / 'checkpoints', keep=3) as checkpoints:
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """Three good checkpoints: 1, 2, 3; not to be touched."""
+    with Checkpoints(tmp_path_factory.mktemp('saved') / 'checkpoints', keep=3) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, trees_at(step), metadata={'step': step})
     return checkpoints.folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of them to do harm to."""
+    return shutil.copytree(saved, tmp_path / 'checkpoints')
 
 
 def test_round_trip_is_exact_and_keeps_metadata(folder):

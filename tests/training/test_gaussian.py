@@ -1,5 +1,7 @@
 """A Gaussian process over code vectors from a config: its parts, its loss, and a shrunk run from end to end."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -29,6 +31,11 @@ def _config(process: dict | None = None, sampler: dict | None = None) -> ConfigD
     config.diffusion.sampler = ConfigDict(
         {'name': 'dpm_solver', 'order': 2, 'steps': 3, 'guidance': 2.0, 'batch_size': 8} | (sampler or {}))
     return config
+
+
+@functools.cache
+def _params(model: MultimodalDiT) -> dict:
+    return jax.jit(model.init)(jax.random.key(0), *model.blank(1))['params']
 
 
 def test_parts_are_built_with_their_settings():
@@ -68,11 +75,10 @@ def test_the_loss_of_an_ignorant_model_is_known(process):
                           answers_codes=space.logits)
     codes = np.stack([np.concatenate([[a, b, c], [d, (d + 1) % 4]]) for a in range(5) for b in range(5)
                       for c in range(5) for d in range(4)]).astype(np.int32)
-    params = jax.jit(model.init)(jax.random.key(0), *model.blank(1))['params']
     loss = gaussian_loss(model, space, TaskMixture({'->question,answer': 1.0}, LAYOUT), config)
-    step = jax.jit(jax.value_and_grad(lambda params: loss(params, {}, {'codes': codes}, jax.random.key(0))[0]))
-    value, gradients = step(params)
-    metrics = jax.jit(loss)(params, {}, {'codes': codes}, jax.random.key(0))[1][1]
+    step = jax.jit(jax.value_and_grad(lambda params: loss(params, {}, {'codes': codes}, jax.random.key(0)),
+                                      has_aux=True))
+    (value, (_, metrics)), gradients = step(_params(model))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     assert value == pytest.approx(np.mean(list(metrics.values())), rel=1e-5)
     if not process:
@@ -89,7 +95,7 @@ def test_a_learned_uncertainty_starts_at_no_weight_and_learns_its_level():
     config = _config({'uncertainty': 4})
     space = build_space(config, LAYOUT, WORDS)
     model = MultimodalDiT(LAYOUT, FrozenDict({}), width=8, depth=1, heads=2, channels=space.vectors.channels)
-    params = jax.jit(model.init)(jax.random.key(0), *model.blank(1))['params']
+    params = _params(model)
     batch = {'codes': np.zeros((16, LAYOUT.length), np.int32)}
     mixture = TaskMixture({'->question,answer': 1.0}, LAYOUT)
     loss = jax.jit(jax.value_and_grad(
@@ -104,7 +110,7 @@ def test_samples_belong_to_their_index_and_guidance_is_felt():
     config = _config()
     space = build_space(config, LAYOUT, WORDS)
     model = MultimodalDiT(LAYOUT, FrozenDict({}), width=8, depth=1, heads=2, channels=space.vectors.channels)
-    params = jax.jit(model.init)(jax.random.key(0), *model.blank(1))['params']
+    params = _params(model)
     params = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(jax.random.key(x.size), x.shape), params)
     sampler, codes = build_vector_sampler(config, space), np.zeros((6, LAYOUT.length), np.int32)
     make = lambda guidance, size: Generator(model, params, WORDS, sampler, guidance, batch_size=size)
