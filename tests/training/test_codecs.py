@@ -86,11 +86,24 @@ def _trained(kind: str):
     return frozen, raw, np.asarray(losses)
 
 
-every_kind = pytest.mark.parametrize('kind', MADE)
+# Compiling their steps takes a minute together.
+every_kind = pytest.mark.parametrize(
+    'kind', [kind if kind == 'film' else pytest.param(kind, marks=pytest.mark.slow) for kind in MADE])
 
 
 def test_every_kind_is_tested():
     assert set(MADE) == set(KINDS)
+
+
+@pytest.mark.parametrize('kind', MADE)
+def test_a_step_changes_no_shape_and_has_a_loss(kind):
+    modality, config = _config(kind)
+    tokenizer, key = build_learned_tokenizer(config, modality), jax.random.key(0)
+    training, raw = build_training(config, modality, tokenizer), load(config.data, 'train', (modality,))[0][modality]
+    state = jax.eval_shape(lambda: training.create(tokenizer.init(key), key))
+    batch = {modality: jax.ShapeDtypeStruct((BATCH, *raw.shape), raw.dtype)}
+    after, metrics = jax.eval_shape(training.step, state, batch, key)
+    assert after == state and metrics['loss'].shape == () and tokenizer.spec.grid == GRIDS[kind]
 
 
 @every_kind

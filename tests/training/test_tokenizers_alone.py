@@ -9,16 +9,12 @@ from small_world import small_world
 from vqdit.errors import UserError
 from vqdit.evaluation.report import evaluate
 from vqdit.training.ahead import compile_ahead
-from vqdit.training.codec_defaults import query_tokenizer
 from vqdit.training.pipeline import load_generator, train
 
 
 def _config() -> ConfigDict:
     config = small_world()
-    config.data.image = ConfigDict({'size': 16})
-    image = query_tokenizer(8, 3, 8, 1, 2, {'name': 'finite_scalar', 'scalar_levels': (5, 5)})
-    image.training.update(steps=1, batch_size=8)
-    config.tokenizers = ConfigDict({'image': image})
+    config.tokenizers = ConfigDict({'image': config.tokenizers.image})
     config.diffusion.tasks = ConfigDict()
     config.evaluation.tasks = ()
     return config
@@ -30,7 +26,7 @@ def test_tokenizers_are_trained_and_measured_alone(tmp_path, capsys, caplog):
     assert 'trained the tokenizers alone, as diffusion.tasks is empty' in caplog.messages[-1]
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {'tokenizers'}
     folder = tmp_path / 'tokenizers' / 'image'
-    assert json.loads((folder / 'health.json').read_text())['tokens'] == 8 * 3
+    assert json.loads((folder / 'health.json').read_text())['tokens'] == 8 * 4 * 4
     assert evaluate(tmp_path) == []
     assert json.loads((folder / 'codebook.json').read_text())['reconstruction']['psnr'] > 0
     assert 'image, level 0: ' in capsys.readouterr().out
