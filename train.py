@@ -1,4 +1,4 @@
-"""Trains the tokenizers and the diffusion transformer of a config, then evaluates them.
+"""Trains the tokenizers and the diffusion transformer of a config, if it has one, then evaluates them.
 
 python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 

@@ -30,7 +30,7 @@ def _config(name: str) -> ConfigDict:
 
 
 def test_every_config_is_tested():
-    assert {path.stem for path in FOLDER.glob('*.py')} == {*DATA, *IMAGES}
+    assert {path.stem for path in FOLDER.glob('*.py')} == {*DATA, *IMAGES, 'codecs'}, 'codecs: test_codec_presets.py'
 
 
 @pytest.mark.parametrize('name', [name for name, folder in DATA.items() if folder])

@@ -10,10 +10,11 @@ from vqdit.data.preprocess import read_formats
 from vqdit.diffusion.clock import Task
 from vqdit.evaluation.directions import make_scorer, measure_directions, measure_tokenizers
 from vqdit.evaluation.rows import Row
+from vqdit.evaluation.tokenizers import measure_workdir
 from vqdit.files import write_json, write_text
 from vqdit.generation.outputs import write_samples
 from vqdit.training.image_factory import is_image_model
-from vqdit.training.pipeline import load_generator
+from vqdit.training.pipeline import load_generator, tokenizers_alone
 from vqdit.training.workdir import load_config
 
 HEADER = ('task', 'metric', 'value', 'ceiling', 'unit', 'count')
@@ -22,10 +23,16 @@ HEADER = ('task', 'metric', 'value', 'ceiling', 'unit', 'count')
 def evaluate(workdir: str | Path) -> list[Row]:
     """Measures a trained workdir, writes report.json, report.md and report/, prints the table; returns its rows.
 
-    There are none of an image DiT, whose measures need a judge of natural images.
+    There are none of an image DiT, whose measures need a judge of natural images, nor of tokenizers alone, which are
+    measured as `measure_workdir` does.
     """
     workdir = Path(workdir)
-    if is_image_model(load_config(workdir)):
+    config = load_config(workdir)
+    if is_image_model(config):
+        return []
+    if tokenizers_alone(config):
+        for line in measure_workdir(workdir):
+            sys.stdout.write(f'{line}\n')
         return []
     generator, config = load_generator(workdir)
     scorer = make_scorer(config)

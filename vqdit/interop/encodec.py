@@ -14,7 +14,8 @@ from vqdit.tokenizers.quantizers.codebooks import MovingAverageCodebook
 from vqdit.tokenizers.quantizers.metrics import Euclidean
 from vqdit.tokenizers.quantizers.residual import Residual
 from vqdit.tokenizers.quantizers.vector import VectorQuantizer
-from vqdit.tokenizers.waveform import Elu, Trunk, WaveformDecoder, WaveformEncoder, unbounded
+from vqdit.tokenizers.ranges import unbounded
+from vqdit.tokenizers.waveform import Elu, Trunk, WaveformDecoder, WaveformEncoder
 
 GATE = Conversion(lambda x: x.T, lambda y, shape: y.T)
 GATES = 'ifgo'

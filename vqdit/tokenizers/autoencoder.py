@@ -21,6 +21,7 @@ from vqdit.errors import UserError
 from vqdit.folding import depth_to_space, space_to_depth
 from vqdit.tokenizers.padding import Centred, Padding, complete, crop, grid_of, keep
 from vqdit.tokenizers.quantizers.base import Quantized, Quantizer
+from vqdit.tokenizers.ranges import Range, unbounded
 
 
 class Convolution(nn.Module):
@@ -130,6 +131,7 @@ class Decoder(nn.Module):
     padding: Padding = Centred()
     heads: int = 0
     control: Control | None = None
+    bound: Range = unbounded
 
     @nn.compact
     def __call__(self, vectors: jax.Array) -> jax.Array:
@@ -145,7 +147,7 @@ class Decoder(nn.Module):
             if stage:
                 x = depth_to_space(nn.Dense(self.widths[stage - 1] * 2**rank)(x), (2,) * rank)
         pixels = self.channels * math.prod(self.patch)
-        return depth_to_space(nn.Dense(pixels)(nn.RMSNorm()(x)), self.patch)
+        return self.bound(depth_to_space(nn.Dense(pixels)(nn.RMSNorm()(x)), self.patch))
 
 
 class Standardise(nn.Module):
@@ -191,6 +193,7 @@ class Autoencoder(nn.Module):
         padding: `Centred()`, or `Causal()` or `FirstAlone()` when the first axis is time.
         heads: of the attention at the lowest resolution, on both sides; none by default.
         control: what the code vectors do at every resolution of the decoder: nothing, or `AdaptiveGroupNorm`.
+        bound: what is done to the output at last; see `ranges`.
 
     Raises UserError for attention where causality leaves nothing to attend to.
     """
@@ -203,6 +206,7 @@ class Autoencoder(nn.Module):
     padding: Padding = Centred()
     heads: int = 0
     control: Control | None = None
+    bound: Range = unbounded
 
     def __post_init__(self):
         if self.heads and self.padding.first_joint > len(self.patch):
@@ -213,7 +217,7 @@ class Autoencoder(nn.Module):
         trunk = self.widths, self.blocks, self.patch
         self.encoder = Encoder(*trunk, self.quantizer.dimension, self.padding, self.heads)
         self.standardise = Standardise()
-        self.decoder = Decoder(*trunk, self.channels, self.padding, self.heads, self.control)
+        self.decoder = Decoder(*trunk, self.channels, self.padding, self.heads, self.control, self.bound)
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from absl import flags
 
 from vqdit.command import run
+from vqdit.tokenizers.codec import Standardised
 from vqdit.tokenizers.frozen import FrozenTokenizer
 from vqdit.tokenizers.latent_statistics import latents_of
 from vqdit.tokenizers.quantizers import MultiScale, Quantizer
@@ -115,6 +116,7 @@ def tokenizer_health(tokenizer: FrozenTokenizer, raw: np.ndarray) -> dict[str, A
 
 def _parts(codes: np.ndarray, quantizer: Quantizer) -> dict[str, np.ndarray]:
     """Codes [B, tokens, levels] of every level, or of every scale of a `MultiScale`, by what it is called."""
+    quantizer = quantizer.quantizer if isinstance(quantizer, Standardised) else quantizer
     if isinstance(quantizer, MultiScale):
         ends = np.cumsum(quantizer.lengths)[:-1]
         return {f'scale {i}': part for i, part in enumerate(np.split(codes, ends, axis=1))}

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from vqdit.files import read_json, write_json
+from vqdit.tokenizers.codec import Standardised
 from vqdit.tokenizers.frozen import FrozenTokenizer
 
 
@@ -37,13 +38,13 @@ class Statistics(NamedTuple):
 
 
 def latents_of(tokenizer: FrozenTokenizer, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the quantizer is given for raw data and what it makes of it, fp32 [B, *grid, D]."""
-    quantizer, seen = tokenizer.tokenizer.autoencoder.quantizer, []
+    """What the quantizer is given for raw data, standardised, and what it makes of it, fp32 [B, *grid, D]."""
+    wrapped = isinstance(tokenizer.tokenizer.autoencoder.quantizer, Standardised)
+    path, seen = ('quantizer',) * (1 + wrapped), []
 
     def watch(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
         out = call(*args, **kwargs)
-        module = context.module
-        if isinstance(module, type(quantizer)) and context.method_name == '__call__' and len(module.path) == 1:
+        if context.module.path == path and context.method_name == '__call__':
             seen.append((args[0], out.vectors))
         return out
 

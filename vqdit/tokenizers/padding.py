@@ -5,7 +5,7 @@ that it saw, and when it finds some there it sees those instead of a margin. Chu
 whole strides, then give what they would give in one piece (`in_chunks`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -108,6 +108,9 @@ class FirstAlone(Causal):
 
     def lead(self, stride: int) -> int:
         return stride - 1
+
+
+PADDINGS: dict[str, Callable[..., Padding]] = {'centred': Centred, 'causal': Causal, 'first_alone': FirstAlone}
 
 
 def streams(module: nn.Module) -> bool:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from vqdit.tokenizers.padding import Centred, Margins, Padding, grid_of, keep
+from vqdit.tokenizers.ranges import Range
 
 
 class Snake(nn.Module):
@@ -176,10 +177,6 @@ class WaveformEncoder(nn.Module):
         return TimeConvolution(self.dimension, self.kernels[1], trunk.padding, name='leave')(x)
 
 
-def unbounded(x: jax.Array) -> jax.Array:
-    return x
-
-
 class WaveformDecoder(nn.Module):
     """Code vectors [B, T, D] -> sound [B, T hop, channels].
 
@@ -188,14 +185,14 @@ class WaveformDecoder(nn.Module):
         width: channels at the lowest rate; every stride halves them.
         channels: of the sound.
         kernels: of the first and the last convolution.
-        bound: what is done to the sound at last: `jnp.tanh` keeps it in [-1, 1], `unbounded` does nothing.
+        bound: what is done to the sound at last; see `ranges`.
     """
 
     trunk: Trunk
     width: int
     channels: int = 1
     kernels: tuple[int, int] = (7, 7)
-    bound: Callable[[jax.Array], jax.Array] = jnp.tanh
+    bound: Range = jnp.tanh
 
     @nn.compact
     def __call__(self, vectors: jax.Array) -> jax.Array:

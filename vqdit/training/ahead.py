@@ -16,7 +16,7 @@ from vqdit.training.compilation import Step, compile_report, compile_step
 from vqdit.training.diffusion_stage import diffusion_step
 from vqdit.training.host import device_line
 from vqdit.training.image_factory import image_training, is_image_model, planned_latents
-from vqdit.training.pipeline import check_model, expected_layout
+from vqdit.training.pipeline import check_model, expected_layout, tokenizers_alone
 from vqdit.training.sharding import abstract_batch, make_mesh, replicated, tree_shardings
 from vqdit.training.state import TrainState, Tree
 from vqdit.training.topologies import topology_devices
@@ -59,6 +59,8 @@ def compile_ahead(config: ConfigDict, topology: str = '') -> str:
 
 def _token_step(config: ConfigDict, mesh: Mesh) -> tuple[Step, Callable[[], TrainState], Tree]:
     """The step of the multimodal model, what makes its state, and its abstract batch."""
+    if tokenizers_alone(config):
+        raise UserError('diffusion.tasks is empty: a config of tokenizers alone has no diffusion step to compile')
     check_model(config, mesh)
     layout = expected_layout(config)
     return *diffusion_step(config, layout), {'codes': _integers(config, layout.length)}

@@ -21,42 +21,41 @@ def optimization(steps: int, batch_size: int, learning_rate: float) -> ConfigDic
     })
 
 
-def pixels_tokenizer(patch: int, widths: tuple[int, ...], quantizer: dict) -> ConfigDict:
-    """A learned tokenizer of images or video; the token grid is size / (patch 2^(len(widths) - 1))."""
+def learned_tokenizer(kind: str, quantizer: dict, **own: object) -> ConfigDict:
+    """What the tokenizers of all kinds have, and what one has of its `own`; more kinds stand in `codec_defaults.py`."""
     return ConfigDict({
-        'kind': 'pixels',
-        'patch': patch,                  # pixels folded into channels by the first layer
-        'widths': widths,                # channels at each resolution
-        'blocks': 1,                     # residual blocks at each resolution
-        'absolute_weight': 0.05,         # of |error| in the loss; images with much background need little
+        'kind': kind,
+        'absolute_weight': 0.0,          # of |error| in the loss
         'squared_weight': 1.0,
         'losses': {},                    # further ones: name -> weight, or a mapping of `weight` and options
         'adversary': {},                 # none, or `adversary()`
         'fine_tune': '',                 # a workdir: its codes are kept, and only its decoder trains on
         'quantizer': quantizer,
         'training': optimization(800, 64, 3e-3),
-    })
+    } | own)
+
+
+def pixels_tokenizer(patch: int, widths: tuple[int, ...], quantizer: dict) -> ConfigDict:
+    """A learned tokenizer of images or video; the token grid is size / (patch 2^(len(widths) - 1))."""
+    return learned_tokenizer(
+        'pixels', quantizer,
+        patch=patch,                     # pixels folded into channels by the first layer
+        widths=widths,                   # channels at each resolution
+        blocks=1,                        # residual blocks at each resolution
+        heads=0,                         # of attention at the lowest resolution; none by default
+        bound='unbounded',               # what is done to the output: "tanh" keeps it within the range of the data
+        absolute_weight=0.05)            # images with much background need little
 
 
 def log_mel_tokenizer(patch: int, widths: tuple[int, ...], quantizer: dict) -> ConfigDict:
     """A learned tokenizer of sound through its log-mel spectrogram, one row of bands a frame."""
-    return ConfigDict({
-        'kind': 'log_mel',
-        'window': 512,                   # samples
-        'hop': 128,                      # samples
-        'bands': 64,
-        'floor': 2e-3,                   # amplitude that counts as silence; noise below it costs nothing
-        'patch': patch,
-        'widths': widths,
-        'blocks': 2,
-        'absolute_weight': 0.0,
-        'squared_weight': 1.0,
-        'losses': {},
-        'adversary': {},
-        'fine_tune': '',
-        'quantizer': quantizer,
-        'training': optimization(800, 64, 3e-3),
-    })
+    return learned_tokenizer(
+        'log_mel', quantizer,
+        window=512,                      # samples
+        hop=128,                         # samples
+        bands=64,
+        floor=2e-3,                      # amplitude that counts as silence; noise below it costs nothing
+        patch=patch, widths=widths, blocks=2, heads=0)
 
 
 def adversary(*discriminators: dict) -> ConfigDict:

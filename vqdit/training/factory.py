@@ -11,46 +11,44 @@ from ml_collections import ConfigDict
 from vqdit.data.preprocess import read_formats
 from vqdit.diffusion import registry
 from vqdit.diffusion.categorical import Process
+from vqdit.errors import UserError
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.registry import choose
-from vqdit.tokenizers.autoencoder import Autoencoder
 from vqdit.tokenizers.code_vectors import vector_channels
-from vqdit.tokenizers.frozen import FrontEnd, FrozenTokenizer, LearnedTokenizer, Tokenizer, check_geometry
-from vqdit.tokenizers.losses.terms import build_terms
-from vqdit.tokenizers.pixels import Pixels
+from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer, Tokenizer, check_geometry
+from vqdit.tokenizers.losses.terms import BOUNDED, build_terms
 from vqdit.tokenizers.quantizers import build_quantizer
 from vqdit.tokenizers.spec import TokenLayout
-from vqdit.tokenizers.spectrogram import LogMel
 from vqdit.training import gaussian
+from vqdit.training.codecs import KINDS, build_codec
 
-LEARNED_KINDS = ('pixels', 'log_mel')
+TEXT_KINDS = ('words', 'bytes')
 
 
 def learned_modalities(config: ConfigDict) -> list[str]:
     """The modalities whose tokenizers are trained, in the order of the config."""
-    return [name for name, section in config.tokenizers.items() if section.kind in LEARNED_KINDS]
+    return [name for name, section in config.tokenizers.items() if section.kind in KINDS]
+
+
+def check_kinds(config: ConfigDict) -> None:
+    """Raises UserError for a tokenizer of an unknown kind."""
+    for name, section in config.tokenizers.items():
+        choose(dict.fromkeys((*KINDS, *TEXT_KINDS)), section.kind, f'tokenizers.{name}.kind')
 
 
 def build_learned_tokenizer(config: ConfigDict, modality: str) -> LearnedTokenizer:
-    """The untrained tokenizer of a modality, from `config.tokenizers` and the data's size in `config.data`."""
-    section = config.tokenizers[modality]
-    front_end = _front_end(config, modality)
-    quantizer = build_quantizer(section.quantizer.to_dict(), f'tokenizers.{modality}.quantizer')
-    patch = (section.patch,) * len(front_end.size)
-    autoencoder = Autoencoder(quantizer, front_end.channels, tuple(section.widths), section.blocks, patch)
-    rate = read_formats(config.data).audio.rate
-    terms = build_terms(section.get('losses', ConfigDict()).to_dict(), f'tokenizers.{modality}.losses', rate=rate)
-    return LearnedTokenizer(front_end, autoencoder, section.absolute_weight, section.squared_weight, terms)
+    """The untrained tokenizer of a modality, from `config.tokenizers` and the data's size in `config.data`.
 
-
-def _front_end(config: ConfigDict, modality: str) -> FrontEnd:
-    section, formats = config.tokenizers[modality], read_formats(config.data)
-    if section.kind == 'log_mel':
-        return LogMel(rate=formats.audio.rate, window_length=section.window, hop=section.hop, bands=section.bands,
-                      samples=formats.audio.samples, floor=section.floor)
-    if modality == 'video':
-        return Pixels((formats.video.frames, formats.video.size, formats.video.size), formats.video.channels)
-    return Pixels((formats.image.size, formats.image.size), formats.image.channels)
+    Raises UserError for settings that do not go together.
+    """
+    section, path, formats = config.tokenizers[modality], f'tokenizers.{modality}', read_formats(config.data)
+    quantizer = build_quantizer(section.quantizer.to_dict(), f'{path}.quantizer')
+    front_end, codec = build_codec(section, formats, modality, quantizer)
+    terms = build_terms(section.get('losses', ConfigDict()).to_dict(), f'{path}.losses', rate=formats.audio.rate)
+    for term in terms:
+        if term.name in BOUNDED and section.get('bound') != 'tanh':
+            raise UserError(f'{path}.losses.{term.name} needs an output within [-1, 1]; set {path}.bound="tanh"')
+    return LearnedTokenizer(front_end, codec, section.absolute_weight, section.squared_weight, terms)
 
 
 def build_process(config: ConfigDict, layout: TokenLayout,

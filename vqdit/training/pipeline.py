@@ -1,6 +1,7 @@
 """One run, stage by stage, like make: the tokenizers, then the token store, then the diffusion model.
 
-A stage that is finished is not done again; one that was stopped goes on.
+A stage that is finished is not done again; one that was stopped goes on. A config without `diffusion.tasks` is one of
+tokenizers alone: the run ends with them.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from vqdit.training.factory import (
     build_learned_tokenizer,
     build_model,
     build_process,
+    check_kinds,
     learned_modalities,
 )
 from vqdit.training.gaussian import check_gaussian, is_gaussian
@@ -51,10 +53,18 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
             image_stage.train_images(run)
             return
         tokenizers = tokenizer_stage.train_tokenizers(run)
+        if tokenizers_alone(config):
+            logger.info('trained the tokenizers alone, as diffusion.tasks is empty; they are in %s/tokenizers', workdir)
+            return
         layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
         token_stage.write_tokens(run, tokenizers, layout)
         diffusion_stage.train_diffusion(run, tokenizers, layout)
     logger.info('trained; sample with: python sample.py --workdir=%s --num=8', workdir)
+
+
+def tokenizers_alone(config: ConfigDict) -> bool:
+    """Whether a config has no diffusion model."""
+    return not config.diffusion.tasks and not is_image_model(config)
 
 
 def check_config(config: ConfigDict) -> None:
@@ -69,21 +79,28 @@ def check_config(config: ConfigDict) -> None:
 
 def check_model(config: ConfigDict, mesh: Mesh) -> None:
     """The part of `check_config` that needs no data. Raises UserError."""
-    sections = {f'tokenizers.{name}.training': config.tokenizers[name].training
-                for name in learned_modalities(config)}
-    for section in [*sections.values(), config.diffusion.training]:
-        check_batch(section.batch_size, mesh, section.accumulate)
+    check_kinds(config)
+    layout = TokenLayout({name: _token_spec(config, name) for name in config.tokenizers})
+    for name in learned_modalities(config):
+        _check_training(config.tokenizers[name].training, mesh)
+        build_adversary(config, name)
+    if not tokenizers_alone(config):
+        _check_diffusion(config, layout, mesh)
+
+
+def _check_training(section: ConfigDict, mesh: Mesh) -> None:
+    check_batch(section.batch_size, mesh, section.accumulate)
+    build_optimizer(section, section.steps)
+
+
+def _check_diffusion(config: ConfigDict, layout: TokenLayout, mesh: Mesh) -> None:
+    _check_training(config.diffusion.training, mesh)
     for text in (*config.diffusion.tasks, *config.evaluation.tasks, *config.evaluation.examples_of):
         task = Task.parse(text)
         for name in (*task.given, *task.generated):
             if name not in config.tokenizers:
                 raise UserError(f'task "{text}" names "{name}", which has no tokenizer; the config has '
                                 f'{", ".join(config.tokenizers)}.{nearest(name, config.tokenizers)}')
-    for section in [*sections.values(), config.diffusion.training]:
-        build_optimizer(section, section.steps)
-    for name in learned_modalities(config):
-        build_adversary(config, name)
-    layout = TokenLayout({name: _token_spec(config, name) for name in config.tokenizers})
     model = build_model(config, layout)
     check_split('diffusion.model.heads', model.heads, mesh, 'tensor')
     check_split('the tokens of an example in the trunk', model.places, mesh, 'sequence')
@@ -128,11 +145,13 @@ def load_generator(workdir: str | Path, **overrides: Any) -> tuple[Generator, Co
     """The trained generator of a workdir (averaged parameters) and its config.
 
     `overrides` replace settings of `diffusion.sampler`, `sampler` itself another one (`sampling.change_sampler`).
-    Raises UserError for an unknown one or a folder that is no workdir, CheckpointError when nothing has been trained
-    yet.
+    Raises UserError for an unknown one and a folder that is no workdir or has tokenizers alone, CheckpointError when
+    nothing has been trained yet.
     """
     workdir = Path(workdir)
     config = load_config(workdir)
+    if tokenizers_alone(config):
+        raise UserError(f'{workdir} has tokenizers alone, nothing to generate with; train with diffusion.tasks')
     sampling.change_sampler(config, overrides)
     params, tokenizers = diffusion_stage.restore(workdir, config)
     layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,6 +26,16 @@ def test_losses_of_sound_know_the_rate_of_the_data():
     term, = build_terms({'mel': {'weight': 15.0, 'windows': (64, 32), 'bands': (8, 4)}}, 'losses', rate=8000)
     assert float(term.loss(sound, other)) == pytest.approx(
         float(mel_loss(sound[..., 0], other[..., 0], 8000, (64, 32), (8, 4))), rel=1e-6)
+
+
+def test_cross_entropy_is_of_data_as_probabilities():
+    output, target = jnp.asarray([[[-1.0], [-0.2], [0.5], [1.0]]]), jnp.asarray([[[-1.0], [0.6], [0.5], [1.0]]])
+    term, = build_terms({'binary_cross_entropy': 1.0}, 'losses')
+    certain, share, truth = 1 - 5e-7, np.array([0.4, 0.75]), np.array([0.8, 0.75])
+    expected = -2 * np.log(certain) - np.sum(truth * np.log(share) + (1 - truth) * np.log(1 - share))
+    assert float(term.loss(output, target)) == pytest.approx(expected / 4, rel=1e-5)
+    wrong = jax.grad(lambda x: term.loss(jnp.tanh(x), jnp.ones(1)))(jnp.asarray([-6.0]))
+    np.testing.assert_allclose(wrong, -2.0, rtol=1e-3, err_msg='a certain mistake still has its whole slope')
 
 
 @pytest.mark.parametrize('weights, message', [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from vqdit.errors import UserError, nearest
 from vqdit.registry import choose
@@ -15,6 +16,8 @@ from vqdit.tokenizers.losses.perceptual import perceptual_loss, read_perceptual_
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 """`(output, target) -> fp32 scalar` of what the autoencoder gives and what it was given, [B, *size, C]."""
+CERTAIN = 1 - 1e-6
+"""The largest output that the cross-entropy tells from a certain 1, where it would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,17 @@ def _dissimilarity() -> Loss:
     return reconstruction.dissimilarity_loss
 
 
+def _binary_cross_entropy() -> Loss:
+    """Of data in [-1, 1] that stands for probabilities, the output for exact ones: 2 artanh is its logit.
+
+    The output is within [-1, 1] itself, by `tanh`; beyond it there is no slope.
+    """
+    def loss(output: jax.Array, target: jax.Array) -> jax.Array:
+        logits = 2 * jnp.arctanh(jnp.clip(output.astype(jnp.float32), -CERTAIN, CERTAIN))
+        return reconstruction.binary_cross_entropy(logits, (target + 1) / 2)
+    return loss
+
+
 def _perceptual(weights: str) -> Loss:
     """`weights` is a file for `read_perceptual_weights`."""
     network = read_perceptual_weights(Path(weights))
@@ -95,5 +109,8 @@ def _spectral(windows: tuple[int, ...] = (1024, 512, 256)) -> Loss:
 
 LOSSES: dict[str, Callable[..., Loss]] = {
     'absolute': _absolute, 'squared': _squared, 'charbonnier': _charbonnier, 'gradient': _gradient,
-    'dissimilarity': _dissimilarity, 'perceptual': _perceptual, 'mel': _mel, 'spectral': _spectral}
+    'dissimilarity': _dissimilarity, 'binary_cross_entropy': _binary_cross_entropy, 'perceptual': _perceptual,
+    'mel': _mel, 'spectral': _spectral}
 """Makers of losses from their options. "mel" and "spectral" are of sound [B, samples, 1]."""
+BOUNDED = ('binary_cross_entropy',)
+"""Those that need an output within [-1, 1]."""
