@@ -45,7 +45,10 @@ GUIDANCE_SCHEDULE = flags.DEFINE_enum('guidance_schedule', None, list(WEIGHT_SCH
 GUIDANCE_RESCALE = flags.DEFINE_float('guidance_rescale', None, 'share of its spread that is taken back')
 SAMPLER = flags.DEFINE_string('sampler', None, 'another sampler: its name, or {"name": ... and its settings}')
 TEMPERATURE = flags.DEFINE_float('temperature', None, 'below 1: likelier and less varied', lower_bound=0.0)
+TOP_K = flags.DEFINE_integer('top_k', None, 'only so many of the likeliest codes of every token', lower_bound=1)
+TOP_P = flags.DEFINE_float('top_p', None, 'only the likeliest codes that hold this probability together')
 ORDER = flags.DEFINE_enum('order', None, ORDERS, 'which tokens are generated first')
+OF_CODES = TEMPERATURE, TOP_K, TOP_P, ORDER
 OUT = flags.DEFINE_string('out', None, 'empty folder for the files; the next of WORKDIR/samples/ by default')
 WEIGHTS = flags.DEFINE_string('weights', None, 'image DiT of another project, in place of --workdir')
 VAE = flags.DEFINE_string('vae', None, 'folder of the autoencoder of its latents, as diffusers saves it')
@@ -58,7 +61,8 @@ SOLVER = flags.DEFINE_string('solver', None, 'sampler of an image DiT, such as d
 def overrides() -> dict[str, Any]:
     """The settings of the sampler that the flags change."""
     flagged = {'steps': STEPS, 'guidance': GUIDANCE, 'guidance_schedule': GUIDANCE_SCHEDULE,
-               'guidance_rescale': GUIDANCE_RESCALE, 'temperature': TEMPERATURE, 'order': ORDER}
+               'guidance_rescale': GUIDANCE_RESCALE, 'temperature': TEMPERATURE, 'order': ORDER,
+               'top_k': TOP_K, 'top_p': TOP_P}
     changes = {name: flag.value for name, flag in flagged.items() if flag.value is not None}
     literals = {'sampler': SAMPLER, 'guidance_interval': GUIDANCE_INTERVAL}
     return changes | {name: literal(flag.value) for name, flag in literals.items() if flag.value is not None}
@@ -69,13 +73,13 @@ def main() -> None:
     if bool(WORKDIR.value) == bool(WEIGHTS.value):
         raise UserError('name either --workdir, a folder of train.py, or --weights, a file of another project')
     if WEIGHTS.value:
-        _refuse(GIVEN, GENERATE, TEMPERATURE, ORDER, beside='--weights')
+        _refuse(GIVEN, GENERATE, *OF_CODES, beside='--weights')
         options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, heads=HEADS)
         generator = load_weights(WEIGHTS.value, VAE.value, FAMILY.value, **options)
         return sample_images(generator, Path('samples'), {'weights': Path(WEIGHTS.value).name})
     _refuse(VAE, FAMILY, HEADS, beside='--workdir')
     if is_image_model(load_config(WORKDIR.value)):
-        _refuse(GIVEN, GENERATE, TEMPERATURE, ORDER, beside='a workdir of images of classes')
+        _refuse(GIVEN, GENERATE, *OF_CODES, beside='a workdir of images of classes')
         generator = load_image_generator(WORKDIR.value, **_flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER))
         return sample_images(generator, Path(WORKDIR.value) / 'samples', {})
     _refuse(LABEL, SOLVER, beside='a workdir of modalities')

@@ -115,6 +115,7 @@ def defaults() -> ConfigDict:
             'training': optimization(2000, 128, 2e-3),
             'sampler': {                 # a name and its own settings, of which None leaves the sampler's default
                 'name': 'ordered', 'order': None, 'steps': 16, 'temperature': 1.0, 'choice_temperature': None,
+                'top_k': None, 'top_p': None,  # only so many of the likeliest codes; only those of such a mass
                 'batch_size': 64,
                 'guidance': 1.0,         # the weight: 1 is none
                 'guidance_interval': (0.0, 1.0),  # the noise levels that it is for

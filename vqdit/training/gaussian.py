@@ -34,6 +34,8 @@ from vqdit.registry import choose
 from vqdit.tokenizers.code_vectors import code_vectors
 from vqdit.tokenizers.frozen import Tokenizer
 from vqdit.tokenizers.spec import TokenLayout
+from vqdit.training.sampler_settings import PATH as SAMPLER
+from vqdit.training.sampler_settings import TRUNCATION, general, own
 from vqdit.training.state import Tree
 from vqdit.training.steps import Loss, Metrics
 
@@ -86,14 +88,16 @@ def build_space(config: ConfigDict, layout: TokenLayout, tokenizers: Mapping[str
 
 def build_solver(config: ConfigDict) -> tuple[Solver, np.ndarray]:
     """The solver of `config.diffusion.sampler`, and its time grid."""
-    section = config.diffusion.sampler.to_dict()
-    steps, grid = section.pop('steps'), section.pop('grid', 'uniform')
-    options = {name: value for name, value in section.items()
-               if not name.startswith('guidance') and name != 'batch_size'}
-    solver = build_part(SOLVERS, options, 'diffusion.sampler')
+    for name in TRUNCATION:
+        if general(config)[name] is not None:
+            raise UserError(f'{SAMPLER}.{name} truncates the draws of codes, of which a Gaussian process makes none; '
+                            'set it to None')
+    options = own(config)
+    steps, grid = options.pop('steps'), options.pop('grid', 'uniform')
+    solver = build_part(SOLVERS, options, SAMPLER)
     path = build_gaussian(config).path
     # On the host: training builds it under another mesh than that of the samples.
-    return solver, np.asarray(build_part(GRIDS, grid, 'diffusion.sampler.grid', steps, path))
+    return solver, np.asarray(build_part(GRIDS, grid, f'{SAMPLER}.grid', steps, path))
 
 
 def build_vector_sampler(config: ConfigDict, space: CodeSpace) -> VectorSampler:
