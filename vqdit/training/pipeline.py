@@ -21,6 +21,7 @@ from vqdit.registry import choose
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 from vqdit.training import diffusion_stage, host, image_stage, sampling, token_stage, tokenizer_stage
 from vqdit.training.adversary import build_adversary
+from vqdit.training.averages import check_averages
 from vqdit.training.factory import (
     build_learned_tokenizer,
     build_model,
@@ -93,6 +94,7 @@ def check_model(config: ConfigDict, mesh: Mesh) -> None:
         sampling.build_sampler(config, build_process(config, layout))
         choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
     sampling.build_guidance(config)
+    check_averages(config)
     sampling.check_guidance(config, map(Task.parse, config.evaluation.tasks or config.diffusion.tasks))
 
 

@@ -8,7 +8,7 @@ PATH = 'diffusion.sampler'
 
 GENERAL: dict[str, Any] = {
     'batch_size': 64, 'guidance': 1.0, 'guidance_interval': (0.0, 1.0), 'guidance_schedule': 'constant',
-    'guidance_rescale': 0.0}
+    'guidance_rescale': 0.0, 'guidance_average': None, 'average': None}
 """Of every sampler, with the values that they have where nothing is said."""
 
 TRUNCATION: dict[str, Any] = {'top_k': None, 'top_p': None}

@@ -52,10 +52,10 @@ def build_generator(config: ConfigDict, model: MultimodalDiT, params: Any, token
 def check_guidance(config: ConfigDict, tasks: Iterable[Task]) -> None:
     """Raises UserError when there is guidance, but the model did not learn one of the `tasks` without its condition.
 
-    Tasks that give nothing are left as they are by guidance.
+    Tasks that give nothing are left as they are by guidance, and autoguidance needs no such task.
     """
     weight = general(config)['guidance']
-    if weight == 1:
+    if weight == 1 or general(config)['guidance_average'] is not None:
         return
     trained = [Task.parse(text) for text in config.diffusion.tasks]
     if not any(task.given for task in trained):
