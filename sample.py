@@ -30,6 +30,7 @@ from vqdit.generation.weights import load_weights
 from vqdit.training.host import prepare_host
 from vqdit.training.image_factory import is_image_model
 from vqdit.training.pipeline import load_generator, load_image_generator
+from vqdit.training.sampler_settings import general
 from vqdit.training.sampling import check_guidance
 from vqdit.training.workdir import load_config
 
@@ -43,9 +44,14 @@ GUIDANCE = flags.DEFINE_float('guidance', None, 'pull towards what is given; 1 i
 GUIDANCE_INTERVAL = flags.DEFINE_string('guidance_interval', None, 'noise levels that it is for, such as 0.1,0.9')
 GUIDANCE_SCHEDULE = flags.DEFINE_enum('guidance_schedule', None, list(WEIGHT_SCHEDULES), 'how it sets in')
 GUIDANCE_RESCALE = flags.DEFINE_float('guidance_rescale', None, 'share of its spread that is taken back')
+GUIDANCE_AVERAGE = flags.DEFINE_float('guidance_average', None, 'away from this power average, by its deviation')
+AVERAGE = flags.DEFINE_float('average', None, 'samples with this power average, by its deviation, such as 0.07')
 SAMPLER = flags.DEFINE_string('sampler', None, 'another sampler: its name, or {"name": ... and its settings}')
 TEMPERATURE = flags.DEFINE_float('temperature', None, 'below 1: likelier and less varied', lower_bound=0.0)
+TOP_K = flags.DEFINE_integer('top_k', None, 'only so many of the likeliest codes of every token', lower_bound=1)
+TOP_P = flags.DEFINE_float('top_p', None, 'only the likeliest codes that hold this probability together')
 ORDER = flags.DEFINE_enum('order', None, ORDERS, 'which tokens are generated first')
+OF_CODES = TEMPERATURE, TOP_K, TOP_P, ORDER
 OUT = flags.DEFINE_string('out', None, 'empty folder for the files; the next of WORKDIR/samples/ by default')
 WEIGHTS = flags.DEFINE_string('weights', None, 'image DiT of another project, in place of --workdir')
 VAE = flags.DEFINE_string('vae', None, 'folder of the autoencoder of its latents, as diffusers saves it')
@@ -58,7 +64,8 @@ SOLVER = flags.DEFINE_string('solver', None, 'sampler of an image DiT, such as d
 def overrides() -> dict[str, Any]:
     """The settings of the sampler that the flags change."""
     flagged = {'steps': STEPS, 'guidance': GUIDANCE, 'guidance_schedule': GUIDANCE_SCHEDULE,
-               'guidance_rescale': GUIDANCE_RESCALE, 'temperature': TEMPERATURE, 'order': ORDER}
+               'guidance_rescale': GUIDANCE_RESCALE, 'temperature': TEMPERATURE, 'order': ORDER,
+               'guidance_average': GUIDANCE_AVERAGE, 'average': AVERAGE, 'top_k': TOP_K, 'top_p': TOP_P}
     changes = {name: flag.value for name, flag in flagged.items() if flag.value is not None}
     literals = {'sampler': SAMPLER, 'guidance_interval': GUIDANCE_INTERVAL}
     return changes | {name: literal(flag.value) for name, flag in literals.items() if flag.value is not None}
@@ -69,14 +76,15 @@ def main() -> None:
     if bool(WORKDIR.value) == bool(WEIGHTS.value):
         raise UserError('name either --workdir, a folder of train.py, or --weights, a file of another project')
     if WEIGHTS.value:
-        _refuse(GIVEN, GENERATE, TEMPERATURE, ORDER, beside='--weights')
+        _refuse(GIVEN, GENERATE, GUIDANCE_AVERAGE, AVERAGE, *OF_CODES, beside='--weights')
         options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, heads=HEADS)
         generator = load_weights(WEIGHTS.value, VAE.value, FAMILY.value, **options)
         return sample_images(generator, Path('samples'), {'weights': Path(WEIGHTS.value).name})
     _refuse(VAE, FAMILY, HEADS, beside='--workdir')
     if is_image_model(load_config(WORKDIR.value)):
-        _refuse(GIVEN, GENERATE, TEMPERATURE, ORDER, beside='a workdir of images of classes')
-        generator = load_image_generator(WORKDIR.value, **_flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER))
+        _refuse(GIVEN, GENERATE, GUIDANCE_AVERAGE, *OF_CODES, beside='a workdir of images of classes')
+        options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, average=AVERAGE)
+        generator = load_image_generator(WORKDIR.value, **options)
         return sample_images(generator, Path(WORKDIR.value) / 'samples', {})
     _refuse(LABEL, SOLVER, beside='a workdir of modalities')
     return sample_tokens()
@@ -108,7 +116,7 @@ def sample_tokens() -> None:
         raise UserError(f'--generate is missing: name one or more of {", ".join(modalities)}')
     task = Task(tuple(values), tuple(GENERATE.value))
     task.roles(generator.layout)
-    if not task.given and GUIDANCE.value not in (None, 1.0):
+    if not task.given and GUIDANCE.value not in (None, 1.0) and general(config)['guidance_average'] is None:
         raise UserError('--guidance pulls towards what is given, which is nothing; add --given or drop --guidance')
     check_guidance(config, [task])
     formats = read_formats(config.data)

@@ -218,3 +218,39 @@ def test_stored_latents_are_the_moments_of_the_autoencoder():
     kept, deviation = latents.moments(codes)
     np.testing.assert_allclose(kept, mean * autoencoder.scale, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(deviation, np.exp(0.5 * log_variance) * autoencoder.scale, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('process', 'solver', 'steps'), [
+    ('mean_flow', 'stride', 1), ('shortcut', 'stride', 4), ('consistency', 'renoise', 2)])
+def test_few_step_models_train_and_sample_from_a_config(process, solver, steps, data, tmp_path):
+    config = _images('imagenet256_sit_xl2', data)
+    config.diffusion.process = ConfigDict({'name': process})
+    config.diffusion.training.steps = 2
+    config.diffusion.sampler.update(solver=solver, steps=steps, guidance=1.0)
+    train(config, tmp_path)
+    row = _last_row(tmp_path)
+    assert row['step'] == 2 and row['skipped'] == 0 and np.isfinite(row['loss'])
+    generator = load_image_generator(tmp_path)
+    assert generator.settings == {'solver': solver, 'steps': steps, 'guidance': 1.0}
+    assert generator.generate(np.zeros(8, np.int32)).shape == (8, 8, 8, 3)
+
+
+@pytest.mark.parametrize(('process', 'changes', 'said'), [
+    ({'name': 'sit'}, {'sampler.solver': 'stride'}, 'stride needs a network of strides, .*"mean_flow"'),
+    ({'name': 'consistency'}, {'sampler.solver': 'heun'}, 'solver heun does not fit.*renoise'),
+    ({'name': 'mean_flow'}, {'sampler.solver': 'renoise'}, 'solver renoise does not fit'),
+    ({'name': 'mean_flow', 'flow_shere': 0.5}, {}, 'Did you mean "flow_share"'),
+    ({'name': 'mean_flow', 'times': 'logit'}, {}, 'process.times.name "logit" is unknown'),
+    ({'name': 'mean_flow'}, {'model.implementation': 'cudnn'}, 'cuDNN cannot; set diffusion.model.implementation'),
+    ({'name': 'shortcut'}, {'sampler.steps': 3}, 'cannot take 3 steps'),
+    ({'name': 'sit', 'path': 'flow'}, {}, 'no setting of "sit", which takes none'),
+])
+def test_few_step_settings_that_do_not_fit_are_refused(process, changes, said, data):
+    config = _images('imagenet256_sit_xl2', data)
+    config.diffusion.process = ConfigDict(process)
+    for path, value in changes.items():
+        section, key = path.split('.')
+        config.diffusion[section][key] = value
+    with pytest.raises(UserError, match=said):
+        check_config(config)

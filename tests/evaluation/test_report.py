@@ -35,7 +35,8 @@ def test_evaluation_writes_all_of_it(config, knowing, tmp_path, monkeypatch, cap
     monkeypatch.setattr(report, 'load_generator', lambda workdir: (knowing, config))
     rows = report.evaluate(tmp_path)
     saved = json.loads((tmp_path / 'report.json').read_text())
-    assert [set(row) for row in saved] == [{'task', 'metric', 'value', 'unit', 'count', 'ceiling'}] * len(rows)
+    keys = {'task', 'metric', 'value', 'unit', 'count', 'ceiling', 'margin'}
+    assert [set(row) for row in saved] == [keys] * len(rows)
     assert saved[0]['task'] == 'reconstruct audio' and saved[-1]['metric'] == 'likelihood bound'
     text = (tmp_path / 'report.md').read_text()
     assert report.table(rows) in text and report.table(rows) in capsys.readouterr().out

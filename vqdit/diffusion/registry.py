@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from vqdit.diffusion.samplers import (
     Remasking,
     Stepwise,
     TauLeaping,
+    Truncated,
     blocks,
     capped,
     during,
@@ -29,6 +31,8 @@ from vqdit.diffusion.samplers import (
     looped,
     on_the_unsure,
     rescaled,
+    top_k,
+    top_p,
 )
 from vqdit.diffusion.samplers.ordered import all_at_once
 from vqdit.diffusion.samplers.remasking import straight
@@ -101,6 +105,20 @@ def build_sampler(settings: Mapping[str, Any], path: str, process: Process) -> S
 def sampler_settings(name: str, path: str) -> tuple[str, ...]:
     """What a sampler can be told. Raises UserError for an unknown one."""
     return tuple(settings_of(choose(SAMPLERS, name, path), {'process': None}))
+
+
+def build_truncation(sampler: Stepwise, path: str, count: int | None = None, mass: float | None = None) -> Stepwise:
+    """The sampler with top-k of `count` codes, then top-p of `mass`, each where it is not None.
+
+    Raises UserError for a count that is no whole number above 0 and a mass outside of (0, 1].
+    """
+    if count is not None and (not isinstance(count, int) or count < 1):
+        raise UserError(f'{path}.top_k is {count}; it is a number of codes, 1 or more, or None for all')
+    if mass is not None and not 0 < mass <= 1:
+        raise UserError(f'{path}.top_p is {mass}; it is a probability above 0 and at most 1, or None for all codes')
+    if mass is not None:
+        sampler = Truncated(sampler, partial(top_p, mass=mass))
+    return sampler if count is None else Truncated(sampler, partial(top_k, count=count))
 
 
 def build_guidance(weight: float, path: str, interval: tuple[float, float] = (0.0, 1.0), schedule: str = 'constant',

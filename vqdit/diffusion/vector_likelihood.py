@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from vqdit.diffusion.clock import GENERATED, clock_of, stratified_times
+from vqdit.diffusion.flow_likelihood import Divergence, exact_divergence, flow_log_likelihood
 from vqdit.diffusion.gaussian.code_space import CodeSpace, VectorDenoiser
 from vqdit.diffusion.gaussian.paths import log_snr, time_at
 from vqdit.diffusion.gaussian.predictions import clean_and_noise, spread
@@ -48,3 +49,25 @@ def vector_bound(key: jax.Array, space: CodeSpace, denoiser: VectorDenoiser, cod
     share = path.alpha(t) ** 2 / (path.alpha(t) ** 2 + path.sigma(t) ** 2)
     prior = 0.5 * total(share * (clean**2 - 1.0) - jnp.log1p(-share))
     return between + jnp.sum(jnp.where(generated, nats, 0.0), axis=1) + prior
+
+
+def noised_vectors_nats(space: CodeSpace, denoiser: VectorDenoiser, z: jax.Array, codes: jax.Array, roles: jax.Array,
+                        grid: jax.Array, divergence: Divergence = exact_divergence) -> jax.Array:
+    """-log p(z) of the generated tokens of `z [B, N, C]` at noise level `grid[0]`, given the given ones of `codes`.
+
+    fp32 [B] nats: by the probability flow of these tokens alone, up to the steps of the rising `grid [steps + 1]`. At
+    a noise level above 0 the density of code vectors has a finite value; its mean over noised vectors is what a better
+    model lowers.
+    """
+    process, clean, path = space.process, space.vectors.of(codes), space.process.path
+    used = jnp.asarray(space.vectors.used)[None] & (roles == GENERATED)[..., None]
+    inside = lambda x: jnp.where(used, x, 0.0)
+
+    def model(z: jax.Array, t: jax.Array) -> jax.Array:
+        clock = clock_of(roles, jnp.full((1, 1), t))
+        return process.clean(space.answer(denoiser(space.seen(z, clean, roles, clock), clock)), z, clock)
+
+    held = lambda field, z: divergence(lambda z: inside(field(z)), z)
+    nats = -flow_log_likelihood(model, path, inside(z), grid, held)
+    # The other numbers stay at 0, where the prior has a density that does not count.
+    return nats - jnp.sum(~used, axis=(1, 2)) * (0.5 * jnp.log(2 * jnp.pi) + jnp.log(path.sigma(grid[-1])))

@@ -12,14 +12,14 @@ from vqdit.data import Example, load
 from vqdit.diffusion.clock import Task
 from vqdit.evaluation.captions import CaptionsScorer
 from vqdit.evaluation.digits import DigitsScorer
-from vqdit.evaluation.likelihood import LikelihoodBound
+from vqdit.evaluation.likelihood import LikelihoodBound, VectorLikelihood
 from vqdit.evaluation.rows import Row
 from vqdit.evaluation.world import WorldScorer
 from vqdit.generation import Generator
 from vqdit.registry import choose
 from vqdit.tokenizers.frozen import Tokenizer, stack
 from vqdit.training.factory import build_process, learned_modalities
-from vqdit.training.gaussian import is_gaussian
+from vqdit.training.gaussian import build_space, is_gaussian
 
 SHOWN = 8
 Columns = Mapping[str, Sequence[Any]]
@@ -80,19 +80,23 @@ def measure_directions(generator: Generator, config: ConfigDict, scorer: Scorer)
     for task in tasks:
         task.roles(generator.layout)
     examples = [read_examples(config, task) for task in tasks]
-    likelihood = None if is_gaussian(config) else LikelihoodBound(
-        generator, build_process(config, generator.layout, generator.tokenizers))
+    likelihood = _likelihood(generator, config)
     with tqdm(total=sum(map(len, examples)), desc='evaluation', unit='sample') as bar:
         for task, real in zip(tasks, examples):
             generated = generate(generator, task, real, section.seed, bar)
             rows = scorer.score(task, real, generated)
-            if likelihood is not None:
-                rows += likelihood.rows(task, real, section.seed, scorer.entropy(task))
+            rows += likelihood.rows(task, real, section.seed, scorer.entropy(task))
             rows += scorer.code_rows(task, generator.tokenizers)
             given = {name: [example[name] for example in real[:SHOWN]] for name in task.given}
             shown = {name: items[:SHOWN] for name, items in generated.items()}
             directions.append(Direction(task, rows, given, shown))
     return directions
+
+
+def _likelihood(generator: Generator, config: ConfigDict) -> LikelihoodBound | VectorLikelihood:
+    if is_gaussian(config):
+        return VectorLikelihood(generator, build_space(config, generator.layout, generator.tokenizers))
+    return LikelihoodBound(generator, build_process(config, generator.layout, generator.tokenizers))
 
 
 def read_examples(config: ConfigDict, task: Task) -> list[Example]:

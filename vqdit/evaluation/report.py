@@ -66,7 +66,8 @@ def table(rows: Sequence[Row]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     ceiling = '' if row.ceiling is None else f'{row.ceiling:.4f}'
-    return row.task, row.metric, f'{row.value:.4f}', ceiling, row.unit, str(row.count)
+    margin = '' if row.margin is None else f' ± {row.margin:.4f}'
+    return row.task, row.metric, f'{row.value:.4f}{margin}', ceiling, row.unit, str(row.count)
 
 
 def markdown(rows: Sequence[Row], tasks: Sequence[Task], settings: dict[str, dict]) -> str:
@@ -75,7 +76,8 @@ def markdown(rows: Sequence[Row], tasks: Sequence[Task], settings: dict[str, dic
         '# Evaluation',
         table(rows),
         'Fractions, not per cent. The ceiling is what a perfect model would show by the same measure: the reader or '
-        'judge on real data, the known entropy, or, for a distance, its expected noise at this count.',
+        'judge on real data, the known entropy, or, for a distance, its expected noise at this count. Behind ± stands '
+        'half of the 95 % confidence interval.',
         '\n'.join(f'- {part}: {_line(values)}' for part, values in settings.items()),
         *(f'## {task}\n\n![{task}](report/{slug(task)}/grid.png)' for task in tasks),
         f'The files are in report/. Made by vqdit {__version__}.',

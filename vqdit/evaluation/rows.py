@@ -18,6 +18,7 @@ class Row:
         count: examples behind the value, each counted once.
         ceiling: what a perfect model would show by the same measure: the judge on real data, the known entropy,
             the expected noise of a distance; None where it is not known.
+        margin: half of the 95 % confidence interval of the value, where it is an estimate over noise too.
     """
 
     task: str
@@ -26,6 +27,7 @@ class Row:
     unit: str
     count: int
     ceiling: float | None = None
+    margin: float | None = None
 
 
 def share(task: str, metric: str, right: Any, ceiling: float | None = None) -> Row:

@@ -4,15 +4,15 @@ The samples of a batch are split over the devices of this process.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vqdit.diffusion.clock import GIVEN, Task
-from vqdit.diffusion.guidance import Guidance
-from vqdit.diffusion.samplers import VectorSampler, guided, sample_keys
+from vqdit.diffusion.guidance import Guidance, autoguided, guided
+from vqdit.diffusion.samplers import VectorSampler, sample_keys
 from vqdit.errors import UserError
 from vqdit.generation.devices import OnDevices
 from vqdit.models.multimodal import MultimodalDiT
@@ -22,8 +22,22 @@ from vqdit.tokenizers.spec import TokenLayout
 Sampler = Callable[..., jax.Array]
 
 
+class Pair(NamedTuple):
+    """Parameters, and weaker ones that guidance pushes them away from (autoguidance, arXiv:2406.02507)."""
+
+    params: Any
+    weaker: Any
+
+
+def without_guidance(params: Any) -> Any:
+    """The parameters of the model itself."""
+    return params.params if isinstance(params, Pair) else params
+
+
 class Generator(OnDevices):
     """A model, its parameters, its tokenizers and a sampler.
+
+    With a `Pair` of parameters, guidance compares the two; else it compares with the lack of what is given.
 
     Attributes:
         tokenizers: one for every modality of the layout.
@@ -102,6 +116,8 @@ def _sample_function(model: MultimodalDiT, layout: TokenLayout, sampler: Sampler
     options = {'comparable': sampler.comparable} if isinstance(sampler, VectorSampler) else {}
 
     def sample(params, keys, codes, roles):
-        denoiser = guided(lambda c, t: model.apply({'params': params}, c, t), layout, roles, guidance, **options)
+        of = lambda params: lambda c, t: model.apply({'params': params}, c, t)
+        denoiser = (autoguided(of(params.params), of(params.weaker), layout, guidance, **options)
+                    if isinstance(params, Pair) else guided(of(params), layout, roles, guidance, **options))
         return sampler(keys, denoiser, codes, roles, layout)
     return sample

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vqdit.diffusion.few_step import Consistency, Renoised, Strided
 from vqdit.diffusion.gaussian.published import ImageProcess
 from vqdit.diffusion.guidance import Guidance, Scale
 from vqdit.diffusion.samplers import (
@@ -30,7 +31,8 @@ from vqdit.tokenizers.latents import LatentTokenizer
 
 SOLVERS: Mapping[str, Solver] = {
     'ddpm': LearnedAncestral(), 'ddim': DDIM(), 'euler': Euler(), 'heun': Heun(), 'rk4': RungeKutta4(),
-    'dpm++': DPMSolverPlusPlus(), 'unipc': UniPC(), 'sde': EulerMaruyama()}
+    'dpm++': DPMSolverPlusPlus(), 'unipc': UniPC(), 'sde': EulerMaruyama(), 'stride': Strided(DDIM()),
+    'renoise': Renoised()}
 
 
 class ImageGenerator(OnDevices):
@@ -58,7 +60,7 @@ class ImageGenerator(OnDevices):
                             f'{tuple(autoencoder.shape)} for its images; choose the autoencoder it was trained with')
         name, grid = solver or process.solver, process.grid(steps)
         self.settings = {'solver': name, 'steps': steps, 'guidance': guidance}
-        self._sample = jax.jit(_sample_function(model, process, find_solver(name, model), grid, guidance))
+        self._sample = jax.jit(_sample_function(model, process, find_solver(name, model, process), grid, guidance))
         self._decode = jax.jit(autoencoder.decode_latents)
 
     def generate(self, labels: np.ndarray, seed: int = 0, first_index: int = 0) -> np.ndarray:
@@ -79,13 +81,19 @@ class ImageGenerator(OnDevices):
         return self.run(self._sample, (sample_keys(jax.random.key(seed), jnp.asarray(indices)), labels))
 
 
-def find_solver(name: str, model: DiT) -> Solver:
-    """The solver of a name. Raises UserError for an unknown one and one that needs a variance nobody learned."""
+def find_solver(name: str, model: DiT, process: ImageProcess) -> Solver:
+    """The solver of a name. Raises UserError for an unknown one and one that needs what the network did not learn."""
     if name not in SOLVERS:
         raise UserError(f'solver "{name}" is unknown; choose one of {", ".join(SOLVERS)}.{nearest(name, SOLVERS)}')
     if name == 'ddpm' and model.out_channels != 2 * model.channels:
         raise UserError(f'the solver ddpm needs learned variances, {2 * model.channels} output channels; this network '
                         f'has {model.out_channels}: choose another, such as ddim')
+    if name == 'stride' and not model.strides:
+        raise UserError('the solver stride needs a network of strides, trained with diffusion.process.name "mean_flow" '
+                        'or "shortcut"; choose another, such as heun')
+    if isinstance(process, Consistency) != (name == 'renoise'):
+        raise UserError(f'the solver {name} does not fit diffusion.process.name; "consistency" takes renoise, and no '
+                        'other process does')
     return SOLVERS[name]
 
 
@@ -96,22 +104,25 @@ def _sample_function(model: DiT, process: ImageProcess, solver: Solver, grid: ja
         noise = normal(start, jnp.zeros((len(keys), *model.size, model.channels)))
         answer = _guided(model, params, process, labels, Scale(guidance) if guidance != 1.0 else None)
         # Solvers know the clean latents alone, but for the one that was named for the variance.
-        clean = answer if isinstance(solver, LearnedAncestral) else lambda z, t: answer(z, t)[..., :model.channels]
+        clean = answer if isinstance(solver, LearnedAncestral) else lambda *at: answer(*at)[..., :model.channels]
         return solve(solver, clean, process.path, process.path.sigma(grid[0]) * noise, grid, steps)
 
     return sample
 
 
 def _guided(model: DiT, params: Any, process: ImageProcess, labels: jax.Array,
-            guidance: Guidance | None) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """`(z [B, h, w, C], t) -> [B, h, w, outputs]`: guided clean latents and, unguided, the rest of the answer."""
+            guidance: Guidance | None) -> Callable[..., jax.Array]:
+    """`(z [B, h, w, C], t) -> [B, h, w, outputs]`: guided clean latents and, unguided, the rest of the answer.
+
+    `Strided` tells where its steps end, too.
+    """
     count = len(labels)
     conditions = jnp.concatenate([labels, jnp.full_like(labels, model.classes)]) if guidance else labels
 
-    def answer(z: jax.Array, t: jax.Array) -> jax.Array:
+    def answer(z: jax.Array, t: jax.Array, *end: jax.Array) -> jax.Array:
         both = jnp.concatenate([z] * (len(conditions) // count))
-        times = jnp.broadcast_to(process.told(t), (len(conditions),))
-        out = model.apply({'params': params}, both, times, conditions)
+        told = process.told(t, *end)
+        out = model.apply({'params': params}, both, jnp.broadcast_to(told, (len(conditions), *told.shape)), conditions)
         clean, rest = process.read(out, both, t)  # type: ignore[arg-type]
         towards = guidance(clean[:count], clean[count:], t) if guidance else clean
         return jnp.concatenate([towards, rest[:count]], axis=-1)

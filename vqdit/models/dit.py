@@ -50,6 +50,8 @@ def drop_labels(key: jax.Array, labels: jax.Array, rate: float, null: int) -> ja
 class DiT(nn.Module):
     """`(latents [B, H, W, C], timesteps fp32 [B], labels int32 [B]) -> fp32 [B, H, W, out_channels]`.
 
+    A network of strides is told two numbers, timesteps fp32 [B, 2]: where a stride begins, and how long it is.
+
     Attributes:
         size: H and W of the latents.
         channels: C of the latents.
@@ -57,6 +59,7 @@ class DiT(nn.Module):
         patch: side of the blocks of latents that become one token.
         width, depth, heads: of the trunk.
         classes: how many labels there are; the label `classes` stands for none (classifier-free guidance).
+        strides: whether it is a network of strides.
         frequency_steps: of the timestep features, see `timestep_features`; 127 in diffusers.
         remat: what the backward pass computes again; see `blocks.stack_of_blocks`.
         unroll: blocks in one iteration of the scan over the depth.
@@ -75,6 +78,7 @@ class DiT(nn.Module):
     depth: int = 28
     heads: int = 16
     classes: int = 1000
+    strides: bool = False
     frequency_steps: int = 128
     remat: str = 'none'
     unroll: int = 1
@@ -93,7 +97,8 @@ class DiT(nn.Module):
     @nn.compact
     def __call__(self, latents: jax.Array, timesteps: jax.Array, labels: jax.Array) -> jax.Array:
         chex.assert_shape(latents, (None, *self.size, self.channels))
-        chex.assert_shape([timesteps, labels], (latents.shape[0],))
+        chex.assert_shape(labels, latents.shape[:1])
+        chex.assert_shape(timesteps, (*latents.shape[:1], *(2,) * self.strides))
         x = self._embed(latents)
         condition = nn.silu(self._condition(timesteps, labels))
         blocks = stack_of_blocks(self.depth, self.remat, self.unroll, DiTBlock, heads=self.heads, dtype=self.dtype,
@@ -119,8 +124,11 @@ class DiT(nn.Module):
     def _condition(self, timesteps: jax.Array, labels: jax.Array) -> jax.Array:
         def dense(name: str) -> nn.Module:
             return nn.Dense(self.width, kernel_init=nn.initializers.normal(0.02), dtype=self.dtype, name=name)
-        features = timestep_features(timesteps, steps=self.frequency_steps)
-        time = dense('time_out')(nn.silu(dense('time_in')(features)))
+        def embedded(timesteps: jax.Array, name: str) -> jax.Array:
+            features = timestep_features(timesteps, steps=self.frequency_steps)
+            return dense(f'{name}_out')(nn.silu(dense(f'{name}_in')(features)))
+        time = (embedded(timesteps[:, 0], 'time') + embedded(timesteps[:, 1], 'stride') if self.strides else
+                embedded(timesteps, 'time'))
         table = nn.Embed(self.classes + 1, self.width, embedding_init=nn.initializers.normal(0.02), dtype=self.dtype,
                          name='labels')
         return time + table(labels)

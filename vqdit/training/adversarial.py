@@ -77,6 +77,7 @@ def make_adversarial_step(tokenizer: LearnedTokenizer, modality: str, adversary:
         new = AdversarialState(
             step=state.step + 1, params=params, opt_state=opt_state, codebook=codebook,
             ema=update_average(state.ema, params, ema_decay, state.step), skipped=jnp.zeros_like(state.skipped),
+            averages=state.averages,
             adversary=AdversaryState(**vars(opponent) | {'balance': balance}))
         old = AdversarialState(**vars(state) | {'step': state.step + 1, 'skipped': state.skipped + 1})
         state = keep_if(finite, new, old)

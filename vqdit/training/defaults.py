@@ -111,14 +111,20 @@ def defaults() -> ConfigDict:
                 'dtype': 'float32',      # of the computation; "bfloat16" on accelerators
                 'implementation': 'xla',  # of attention: "xla", "cudnn", or "auto": cuDNN on a GPU in bf16
             },
-            'training': optimization(2000, 128, 2e-3),
+            'training': ConfigDict({
+                **optimization(2000, 128, 2e-3),
+                'power_averages': (),    # deviations, such as (0.05, 0.1), see training/averages.py
+            }),
             'sampler': {                 # a name and its own settings, of which None leaves the sampler's default
                 'name': 'ordered', 'order': None, 'steps': 16, 'temperature': 1.0, 'choice_temperature': None,
+                'top_k': None, 'top_p': None,  # only so many of the likeliest codes; only those of such a mass
                 'batch_size': 64,
                 'guidance': 1.0,         # the weight: 1 is none
                 'guidance_interval': (0.0, 1.0),  # the noise levels that it is for
                 'guidance_schedule': 'constant',  # or "linear", "cosine": from none at noise level 1
                 'guidance_rescale': 0.0,  # the share of its spread that is taken back
+                'guidance_average': None,  # a deviation: guidance pushes away from that power average
+                'average': None,         # a deviation: samples with that power average
             },
         },
         'mesh': {'data': -1, 'fsdp': 1, 'sequence': 1, 'tensor': 1},  # see training/sharding.py

@@ -25,6 +25,7 @@ from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.frozen import FrozenTokenizer, Tokenizer
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.tokenizers.text import TextTokenizer
+from vqdit.training.averages import Kept, decays, restored_parameters, sampling_parameters
 from vqdit.training.checkpoint_reader import CheckpointReader
 from vqdit.training.compilation import Step
 from vqdit.training.factory import (
@@ -70,8 +71,9 @@ def diffusion_step(config: ConfigDict, layout: TokenLayout, tokenizers: Mapping[
     section = config.diffusion.training
     model, optimizer = build_model(config, layout), build_optimizer(section, section.steps)
     loss = _loss(config, model, tokenizers)
-    step = make_step(loss, optimizer, section.ema_decay, section.accumulate)
-    return step, lambda: create_state(_init(model, config), optimizer)
+    further = decays(config)
+    step = make_step(loss, optimizer, section.ema_decay, section.accumulate, further)
+    return step, lambda: create_state(_init(model, config), optimizer, len(further))
 
 
 def _loss(config: ConfigDict, model: MultimodalDiT, tokenizers: Mapping[str, Tokenizer] | None) -> Loss:
@@ -91,7 +93,7 @@ def frozen_variables(tokenizers: Mapping[str, Tokenizer]) -> dict[str, Tree]:
 
 
 def restore(workdir: Path, config: ConfigDict) -> tuple[Tree, dict[str, Tokenizer]]:
-    """The averaged parameters and the tokenizers of the newest good diffusion checkpoint, on the host's devices.
+    """The parameters to sample with and the tokenizers of the newest good diffusion checkpoint, on the host's devices.
 
     Raises CheckpointError when there is none.
     """
@@ -103,13 +105,15 @@ def restore(workdir: Path, config: ConfigDict) -> tuple[Tree, dict[str, Tokenize
     layout = TokenLayout(specs)
     model, section = build_model(config, layout), config.diffusion.training
     optimizer = build_optimizer(section, section.steps)
-    state = jax.eval_shape(lambda: create_state(_init(model, config), optimizer))
-    found = CheckpointReader(workdir / 'diffusion' / 'checkpoints').restore({'state': state, 'tokenizers': shapes})
+    state = jax.eval_shape(lambda: create_state(_init(model, config), optimizer, len(decays(config))))
+    reader = CheckpointReader(workdir / 'diffusion' / 'checkpoints')
+    found = reader.restore({'state': state, 'tokenizers': shapes})
     if found is None:
         raise CheckpointError(f'{workdir} has no trained diffusion model yet; run train.py with this workdir')
     frozen = {name: FrozenTokenizer(learned[name], jax.tree.map(np.asarray, variables))
               for name, variables in found.trees['tokenizers'].items()}
-    return found.trees['state'].ema, {name: (text | frozen)[name] for name in config.tokenizers}
+    params = restored_parameters(config, reader, state, found.trees['state'])
+    return params, {name: (text | frozen)[name] for name in config.tokenizers}
 
 
 def _init(model: MultimodalDiT, config: ConfigDict) -> Tree:
@@ -140,7 +144,8 @@ def _shower(run: Run, tokenizers: Mapping[str, Tokenizer], model: MultimodalDiT)
     all_roles = np.resize(np.repeat([task.roles(model.layout) for task in tasks], len(codes), axis=0), all_codes.shape)
 
     def show(step: int, state: TrainState) -> None:
-        generator.params = to_host(state.ema)
+        kept = Kept(step, to_host(state.averages))
+        generator.params = sampling_parameters(config, to_host(state.ema), [kept])
         drawn = generator.fill(all_codes, all_roles)
         for task, made in zip(tasks, np.split(drawn[:len(tasks) * len(codes)], len(tasks))):
             path = folder / f'{step:07d}' / f'{str(task).replace("->", "_to_")}.png'

@@ -71,7 +71,9 @@ def build_model(config: ConfigDict, layout: TokenLayout) -> MultimodalDiT:
     options = config.diffusion.model.to_dict()
     dtypes = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
     if gaussian.is_gaussian(config):
-        options |= {'channels': _vector_channels(config, layout), 'answers_codes': gaussian.predicts_codes(config)}
+        seen = 2 if gaussian.self_conditioning(config) else 1
+        options |= {'channels': seen * _vector_channels(config, layout),
+                    'answers_codes': gaussian.predicts_codes(config)}
     options['patches'] = FrozenDict(options['patches'])
     options['dtype'] = choose(dtypes, options['dtype'], 'diffusion.model.dtype')
     head_width = options['width'] // max(options['heads'], 1)

@@ -43,7 +43,8 @@ def image_defaults(name: str) -> ConfigDict:
         'label_dropout': 0.1,            # share of labels hidden in training, for guidance
         'model': image_model(name),
         'training': training,
-        'sampler': {'solver': 'ddpm' if family == 'dit' else 'heun', 'steps': 50, 'guidance': 4.0, 'batch_size': 16},
+        'sampler': {'solver': 'ddpm' if family == 'dit' else 'heun', 'steps': 50, 'guidance': 4.0, 'batch_size': 16,
+                    'average': None},    # or the deviation of a power average, see training/averages.py
     })
     config.sharding_rules = (
         ('attention/qkv/kernel', ('fsdp', None, 'tensor', None)),

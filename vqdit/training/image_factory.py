@@ -8,18 +8,26 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vqdit.data.preprocess import read_formats
+from vqdit.diffusion.few_step import Consistency, MeanFlow, Shortcut
 from vqdit.diffusion.gaussian.published import IMAGE_PROCESSES, ImageProcess
+from vqdit.diffusion.gaussian.times import TIMES
 from vqdit.errors import UserError
 from vqdit.generation.images import ImageGenerator
 from vqdit.models.dit import DiT, drop_labels
-from vqdit.registry import choose
+from vqdit.registry import choose, construct
 from vqdit.tokenizers.latent_diffusion import CodebookAutoencoder, GaussianAutoencoder
 from vqdit.tokenizers.latents import CodeVectors, GaussianLatents, LatentTokenizer, Variables
 from vqdit.tokenizers.pixels import Pixels
+from vqdit.training.averages import decays
 from vqdit.training.factory import build_learned_tokenizer
 from vqdit.training.optimizers import build_optimizer
 from vqdit.training.state import Tree, create_state
 from vqdit.training.steps import Loss, Metrics, make_step
+
+PROCESSES: dict[str, Callable[..., ImageProcess]] = {
+    'dit': lambda: IMAGE_PROCESSES['dit'](), 'sit': lambda: IMAGE_PROCESSES['sit'](),
+    'mean_flow': MeanFlow, 'shortcut': Shortcut, 'consistency': Consistency}
+"""Those of published networks, which have no settings, and few-step ones."""
 
 
 def is_image_model(config: ConfigDict) -> bool:
@@ -31,15 +39,17 @@ def build_image_model(config: ConfigDict, latents: LatentTokenizer) -> DiT:
     """The network of `config.diffusion.model`; the variance is learned too, or its outputs left alone."""
     options = config.diffusion.model.to_dict()
     del options['name']
+    told = jax.eval_shape(build_image_process(config).told, jnp.zeros(1))
     options['dtype'] = choose({'float32': jnp.float32, 'bfloat16': jnp.bfloat16}, options['dtype'],
                               'diffusion.model.dtype')
     rows, columns, channels = latents.shape
-    return DiT(size=(rows, columns), channels=channels, out_channels=2 * channels, **options)
+    return DiT(size=(rows, columns), channels=channels, out_channels=2 * channels, strides=told.ndim == 2,
+               **options)
 
 
 def build_image_process(config: ConfigDict) -> ImageProcess:
-    """The process of `config.diffusion.process`."""
-    return choose(IMAGE_PROCESSES, config.diffusion.process.name, 'diffusion.process.name')()
+    """The process of `config.diffusion.process`, with its settings. Raises UserError for unknown or unsound ones."""
+    return construct(PROCESSES, config.diffusion.process.to_dict(), 'diffusion.process', {'times': TIMES})
 
 
 def planned_latents(config: ConfigDict) -> LatentTokenizer:
@@ -71,12 +81,13 @@ def published_latents(autoencoder: GaussianAutoencoder | CodebookAutoencoder,
 def image_training(config: ConfigDict, latents: LatentTokenizer, variables: Variables) -> tuple[Callable, Callable]:
     """`create() -> state` and the training step on `{'codes': int32 [B, N], 'label': int32 [B]}`."""
     model, section = build_image_model(config, latents), config.diffusion.training
-    optimizer = build_optimizer(section, section.steps)
-    loss = image_loss(model, build_image_process(config), latents, variables, config.diffusion.label_dropout)
+    optimizer, process = build_optimizer(section, section.steps), build_image_process(config)
+    loss = image_loss(model, process, latents, variables, config.diffusion.label_dropout)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    inputs = jnp.zeros((1, *latents.shape)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
-    return (lambda: create_state(model.init(key, *inputs), optimizer),
-            make_step(loss, optimizer, section.ema_decay, section.accumulate))
+    inputs = jnp.zeros((1, *latents.shape)), process.told(jnp.full(1, 0.5)), jnp.zeros(1, jnp.int32)
+    further = decays(config)
+    return (lambda: create_state(model.init(key, *inputs), optimizer, len(further)),
+            make_step(loss, optimizer, section.ema_decay, section.accumulate, further))
 
 
 def image_loss(model: DiT, process: ImageProcess, latents: LatentTokenizer, variables: Variables,
@@ -95,4 +106,5 @@ def build_image_generator(config: ConfigDict, params: Tree, latents: LatentToken
                           variables: Variables) -> ImageGenerator:
     """A generator with the sampler of the config. Raises UserError for one that cannot be."""
     model, process = build_image_model(config, latents), build_image_process(config)
-    return ImageGenerator(model, params, process, latents, variables, **config.diffusion.sampler.to_dict())
+    settings = {name: value for name, value in config.diffusion.sampler.to_dict().items() if name != 'average'}
+    return ImageGenerator(model, params, process, latents, variables, **settings)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from vqdit.data import load
 from vqdit.data.batches import Batches
 from vqdit.data.token_store import TokenStore
+from vqdit.diffusion.few_step import MeanFlow
 from vqdit.errors import CheckpointError, UserError
 from vqdit.files import write_bytes
 from vqdit.generation.images import ImageGenerator, find_solver
@@ -22,6 +23,7 @@ from vqdit.interop.latent_diffusion import import_autoencoder, read_architecture
 from vqdit.tokenizers.frozen import FrozenTokenizer
 from vqdit.tokenizers.latents import CodeVectors, LatentTokenizer, Variables
 from vqdit.tokenizers.spec import TokenLayout
+from vqdit.training.averages import Kept, check_averages, restored_parameters, sampling_parameters
 from vqdit.training.checkpoint_reader import CheckpointReader
 from vqdit.training.image_factory import (
     build_image_generator,
@@ -48,8 +50,14 @@ def check_image_config(config: ConfigDict) -> None:
     check_batch(section.batch_size, make_mesh(config.mesh), section.accumulate)
     build_optimizer(section, section.steps)
     latents = planned_latents(config)
-    build_image_process(config).grid(sampler.steps)
-    find_solver(sampler.solver, build_image_model(config, latents))
+    process = build_image_process(config)
+    process.grid(sampler.steps)
+    model = build_image_model(config, latents)
+    find_solver(sampler.solver, model, process)
+    check_averages(config)
+    if isinstance(process, MeanFlow) and model.implementation == 'cudnn':
+        raise UserError('mean_flow differentiates the network forwards, which the attention of cuDNN cannot; set '
+                        'diffusion.model.implementation to "xla"')
     autoencoder = config.tokenizers.image
     if autoencoder.kind == 'published' and not autoencoder.weights:
         raise UserError('tokenizers.image.weights is empty; name the folder of the autoencoder, as diffusers saves it')
@@ -93,7 +101,8 @@ def _shower(run: Run, latents: LatentTokenizer, variables: Variables) -> Callabl
     generator = build_image_generator(config, None, latents, variables)
 
     def show(step: int, state: TrainState) -> None:
-        generator.params = jax.tree.map(np.asarray, state.ema)
+        kept = Kept(step, jax.tree.map(np.asarray, state.averages))
+        generator.params = sampling_parameters(config, jax.tree.map(np.asarray, state.ema), [kept])
         picture = io.BytesIO()
         draw_table({'image': generator.generate(labels)}).save(picture, 'PNG')
         write_bytes(Path(run.workdir) / 'diffusion' / 'samples' / f'{step:07d}.png', picture.getvalue())
@@ -111,8 +120,9 @@ def restore_generator(workdir: Path, config: ConfigDict) -> ImageGenerator:
                else planned_latents(config))
     variables = jax.eval_shape(latents.init, jax.random.key(0))
     state = jax.eval_shape(image_training(config, latents, variables)[0])
-    found = CheckpointReader(workdir / 'diffusion' / 'checkpoints').restore(
-        {'state': state, 'tokenizers': {'image': variables}})
+    reader = CheckpointReader(workdir / 'diffusion' / 'checkpoints')
+    found = reader.restore({'state': state, 'tokenizers': {'image': variables}})
     if found is None:
         raise missing
-    return build_image_generator(config, found.trees['state'].ema, latents, found.trees['tokenizers']['image'])
+    params = restored_parameters(config, reader, state, found.trees['state'])
+    return build_image_generator(config, params, latents, found.trees['tokenizers']['image'])

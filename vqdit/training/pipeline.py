@@ -22,6 +22,7 @@ from vqdit.registry import choose
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 from vqdit.training import diffusion_stage, host, image_stage, sampling, token_stage, tokenizer_stage
 from vqdit.training.adversary import build_adversary
+from vqdit.training.averages import check_averages
 from vqdit.training.factory import (
     build_learned_tokenizer,
     build_model,
@@ -110,6 +111,7 @@ def _check_diffusion(config: ConfigDict, layout: TokenLayout, mesh: Mesh) -> Non
         sampling.build_sampler(config, build_process(config, layout))
         choose(WEIGHTINGS, config.diffusion.weighting, 'diffusion.weighting')
     sampling.build_guidance(config)
+    check_averages(config)
     sampling.check_guidance(config, map(Task.parse, config.evaluation.tasks or config.diffusion.tasks))
 
 

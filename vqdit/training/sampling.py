@@ -18,27 +18,16 @@ from vqdit.registry import choose
 from vqdit.tokenizers.frozen import Tokenizer
 from vqdit.training.factory import build_process
 from vqdit.training.gaussian import build_space, build_vector_sampler, is_gaussian
-
-PATH = 'diffusion.sampler'
+from vqdit.training.sampler_settings import GENERAL, PATH, TRUNCATION, general, own
 
 EXAMPLE = "{'name': 'remasking', 'steps': 32}"
-
-GENERAL: Mapping[str, Any] = {
-    'batch_size': 64, 'guidance': 1.0, 'guidance_interval': (0.0, 1.0), 'guidance_schedule': 'constant',
-    'guidance_rescale': 0.0}
-"""The settings that every sampler has; the others are its own."""
-
-
-def general(config: ConfigDict) -> dict[str, Any]:
-    """The values of the general settings."""
-    section = config.diffusion.sampler
-    return {name: section.get(name, default) for name, default in GENERAL.items()}
 
 
 def build_sampler(config: ConfigDict, process: Process) -> Stepwise:
     """The sampler of `config.diffusion.sampler`, for a process. Raises UserError for unsound settings."""
-    own = {name: value for name, value in config.diffusion.sampler.to_dict().items() if name not in GENERAL}
-    return registry.build_sampler(own, PATH, process)
+    settings = general(config)
+    sampler = registry.build_sampler(own(config), PATH, process)
+    return registry.build_truncation(sampler, PATH, settings['top_k'], settings['top_p'])
 
 
 def build_guidance(config: ConfigDict) -> float | Guidance:
@@ -63,10 +52,10 @@ def build_generator(config: ConfigDict, model: MultimodalDiT, params: Any, token
 def check_guidance(config: ConfigDict, tasks: Iterable[Task]) -> None:
     """Raises UserError when there is guidance, but the model did not learn one of the `tasks` without its condition.
 
-    Tasks that give nothing are left as they are by guidance.
+    Tasks that give nothing are left as they are by guidance, and autoguidance needs no such task.
     """
     weight = general(config)['guidance']
-    if weight == 1:
+    if weight == 1 or general(config)['guidance_average'] is not None:
         return
     trained = [Task.parse(text) for text in config.diffusion.tasks]
     if not any(task.given for task in trained):
@@ -112,4 +101,4 @@ def change_sampler(config: ConfigDict, changes: Mapping[str, Any]) -> None:
 
 
 def _known(name: str) -> tuple[str, ...]:
-    return (*registry.sampler_settings(name, f'{PATH}.name'), *GENERAL)
+    return (*registry.sampler_settings(name, f'{PATH}.name'), *GENERAL, *TRUNCATION)

@@ -21,6 +21,7 @@ class TrainState:
         ema: exponential moving average of `params`, fp32.
         codebook: the learned state of quantizers; empty for models that have none.
         skipped: int32, how many steps in a row were skipped because they were not finite.
+        averages: further averages of `params`, fp32; see `averages`.
     """
 
     step: jax.Array
@@ -29,11 +30,13 @@ class TrainState:
     ema: Tree
     codebook: Tree
     skipped: jax.Array
+    averages: tuple[Tree, ...]
 
 
-def create_state(variables: Tree, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step of `variables` as `module.init` gives them."""
+def create_state(variables: Tree, optimizer: optax.GradientTransformation, averages: int = 0) -> TrainState:
+    """The state before the first step of `variables` as `module.init` gives them, with so many further averages."""
     params = variables['params']
     return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params),
                       ema=jax.tree.map(jnp.array, params), codebook=variables.get('codebook', {}),
-                      skipped=jnp.zeros((), jnp.int32))
+                      skipped=jnp.zeros((), jnp.int32),
+                      averages=tuple(jax.tree.map(jnp.array, params) for _ in range(averages)))

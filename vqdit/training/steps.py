@@ -1,13 +1,13 @@
 """The one training step: gradients, the finite guard, the update, the moving average."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from vqdit.training.ema import update_average
+from vqdit.training.ema import Decay, update_average
 from vqdit.training.state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
@@ -15,12 +15,13 @@ Loss = Callable[[Tree, Tree, Any, jax.Array], tuple[jax.Array, tuple[Tree, Metri
 """`loss(params, codebook, batch, key) -> (scalar, (codebook, metrics))`."""
 
 
-def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema_decay: float,
-              accumulate: int = 1) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]:
+def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema_decay: float, accumulate: int = 1,
+              decays: Sequence[Decay] = ()) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]:
     """The pure function `(state, batch, root key) -> (state, metrics)`.
 
     A step whose loss or gradient is not finite changes nothing but the counters (never `optax.apply_if_finite`,
-    which applies the update after several in a row). The step's key is `fold_in(root, step)`.
+    which applies the update after several in a row). The step's key is `fold_in(root, step)`. `decays` are those
+    of `state.averages`.
     """
     gradient = jax.value_and_grad(loss, has_aux=True)
 
@@ -32,10 +33,13 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema_decay: fl
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = update_average(state.ema, params, ema_decay, state.step)
-        new, old = (params, opt_state, ema, codebook), (state.params, state.opt_state, state.ema, state.codebook)
-        params, opt_state, ema, codebook = keep_if(finite, new, old)
+        averages = tuple(update_average(average, params, decay, state.step)
+                         for average, decay in zip(state.averages, decays, strict=True))
+        new = params, opt_state, ema, codebook, averages
+        old = state.params, state.opt_state, state.ema, state.codebook, state.averages
+        params, opt_state, ema, codebook, averages = keep_if(finite, new, old)
         skipped = jnp.where(finite, 0, state.skipped + 1)
-        state = TrainState(state.step + 1, params, opt_state, ema, codebook, skipped)
+        state = TrainState(state.step + 1, params, opt_state, ema, codebook, skipped, averages)
         return state, metrics | {'loss': value, 'gradient_norm': norm, 'skipped': skipped}
 
     return step

@@ -1,7 +1,14 @@
 """Models of whole strides of the probability flow, which sample in one step or a few."""
 
-from vqdit.diffusion.few_step.average_velocity import AverageVelocity, conditional_velocity, stride, stride_along
+from vqdit.diffusion.few_step.average_velocity import (
+    AverageVelocity,
+    Strided,
+    conditional_velocity,
+    stride,
+    stride_along,
+)
 from vqdit.diffusion.few_step.consistency import (
+    Renoised,
     bounded,
     consistency_levels,
     consistency_loss,
@@ -9,10 +16,12 @@ from vqdit.diffusion.few_step.consistency import (
     pseudo_huber,
     sample_by_consistency,
 )
+from vqdit.diffusion.few_step.images import Consistency, MeanFlow, Shortcut
 from vqdit.diffusion.few_step.mean_flow import adaptive, mean_flow_loss, mean_flow_target
 from vqdit.diffusion.few_step.self_conditioning import SelfConditioned, self_conditioned
 from vqdit.diffusion.few_step.shortcut import shortcut_loss, shortcut_target
 
-__all__ = ['AverageVelocity', 'SelfConditioned', 'adaptive', 'bounded', 'conditional_velocity', 'consistency_levels',
-           'consistency_loss', 'doubled_steps', 'mean_flow_loss', 'mean_flow_target', 'pseudo_huber',
-           'sample_by_consistency', 'self_conditioned', 'shortcut_loss', 'shortcut_target', 'stride', 'stride_along']
+__all__ = ['AverageVelocity', 'Consistency', 'MeanFlow', 'Renoised', 'SelfConditioned', 'Shortcut', 'Strided',
+           'adaptive', 'bounded', 'conditional_velocity', 'consistency_levels', 'consistency_loss', 'doubled_steps',
+           'mean_flow_loss', 'mean_flow_target', 'pseudo_huber', 'sample_by_consistency', 'self_conditioned',
+           'shortcut_loss', 'shortcut_target', 'stride', 'stride_along']

@@ -5,12 +5,14 @@
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from vqdit.diffusion.gaussian.paths import Path, slopes
 from vqdit.diffusion.gaussian.predictions import spread
+from vqdit.diffusion.samplers.solvers import Memory, Solver
 
 AverageVelocity = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """`(z [B, ...], r [B], t [B]) -> u [B, ...]` of (1)."""
@@ -34,3 +36,20 @@ def stride_along(average: AverageVelocity, z: jax.Array, grid: jax.Array) -> jax
     each = lambda z, t: jnp.broadcast_to(t, z.shape[:1])
     step = lambda z, times: (stride(average, z, each(z, times[0]), each(z, times[1])), None)
     return jax.lax.scan(step, z, (grid[:-1], grid[1:]))[0]
+
+
+@dataclass(frozen=True)
+class Strided:
+    """Another solver whose model is told where the step ends, `(z, t, s) -> clean`.
+
+    On `Flow`, with `clean` = z - t u, a step of `DDIM` is the stride z - (t - s) u: as exact as u is.
+    """
+
+    solver: Solver
+
+    def start(self, z: jax.Array) -> Memory:
+        return self.solver.start(z)
+
+    def step(self, keys: jax.Array, model: Callable[..., jax.Array], path: Path, z: jax.Array, memory: Memory,
+             t: jax.Array, s: jax.Array) -> tuple[jax.Array, Memory]:
+        return self.solver.step(keys, lambda z, t: model(z, t, s), path, z, memory, t, s)

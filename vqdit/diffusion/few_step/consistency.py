@@ -7,6 +7,7 @@ Training with (2) has no teacher; its bias is first order in the distance of the
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import numpy as np
 
 from vqdit.diffusion.gaussian.paths import Path, time_at
 from vqdit.diffusion.gaussian.predictions import spread
-from vqdit.diffusion.samplers.solvers import normal
+from vqdit.diffusion.samplers.solvers import Memory, Model, normal
 
 Consistency = Callable[[jax.Array, jax.Array], jax.Array]
 """`(z [B, ...], t [B]) -> z_0 [B, ...]`."""
@@ -76,3 +77,15 @@ def sample_by_consistency(function: Consistency, path: Path, z: jax.Array, grid:
         return function(path.alpha(t) * clean + path.sigma(t) * noise, each(t)), None
 
     return jax.lax.scan(body, function(z, each(grid[0])), (jnp.arange(len(grid) - 1), grid[1:]))[0]
+
+
+@dataclass(frozen=True)
+class Renoised:
+    """Algorithm 1 as a solver: every step goes to the clean vectors, and from there to s with new noise."""
+
+    def start(self, z: jax.Array) -> Memory:
+        del z
+
+    def step(self, keys: jax.Array, model: Model, path: Path, z: jax.Array, memory: Memory, t: jax.Array,
+             s: jax.Array) -> tuple[jax.Array, Memory]:
+        return path.alpha(s) * model(z, t) + path.sigma(s) * normal(keys, z), memory

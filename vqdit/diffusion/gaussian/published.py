@@ -22,7 +22,7 @@ from vqdit.diffusion.gaussian.variance import learned_range, variational_term
 from vqdit.errors import UserError
 
 Network = Callable[[jax.Array, jax.Array], jax.Array]
-"""`(z [B, H, W, C], what it is told fp32 [B]) -> fp32 [B, H, W, outputs]`; there may be more outputs than C."""
+"""`(z [B, H, W, C], what it is told fp32 [B] or [B, 2]) -> fp32 [B, H, W, outputs]`; there may be more than C."""
 
 
 class ImageProcess(Protocol):
@@ -39,8 +39,10 @@ class ImageProcess(Protocol):
     @property
     def solver(self) -> str: ...
 
-    def told(self, t: jax.Array) -> jax.Array:
-        """What the network is told of the noise level."""
+    @property
+    def told(self) -> Callable[..., jax.Array]:
+        """`t -> fp32 [...]`, what the network is told of the noise level; models of strides are told more,
+        `t, s -> fp32 [..., 2]`."""
 
     def read(self, out: jax.Array, z: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The clean latents [B, H, W, C] that an answer stands for, and what else it says, [B, H, W, outputs - C]."""

@@ -14,7 +14,7 @@ from vqdit.diffusion.samplers.remasking import Remasking, capped, during, evenly
 from vqdit.diffusion.samplers.shared import sample_keys
 from vqdit.diffusion.samplers.solvers import DDIM, Churn, Euler, EulerMaruyama, Heun, RungeKutta4, Solver, solve
 from vqdit.diffusion.samplers.stepwise import State, Stepwise
-from vqdit.diffusion.samplers.truncation import top_k, top_p
+from vqdit.diffusion.samplers.truncation import Truncated, top_k, top_p
 from vqdit.diffusion.samplers.vectors import VectorSampler
 
 SOLVERS: dict[str, Callable[..., Solver]] = {
@@ -25,6 +25,6 @@ SOLVERS: dict[str, Callable[..., Solver]] = {
 
 __all__ = ['DDIM', 'SOLVERS', 'Ancestral', 'Churn', 'Corrector', 'DPMSolverPlusPlus', 'DPMSolverPlusPlusSDE',
            'EntropyBounded', 'Euler', 'EulerMaruyama', 'FirstHitting', 'ForwardBackward', 'Heun', 'LeaveOneOutGibbs',
-           'Momentum', 'Ordered', 'Remasking', 'RungeKutta4', 'Solver', 'State', 'Stepwise', 'TauLeaping', 'UniPC',
-           'VectorSampler', 'blocks', 'capped', 'during', 'evenly', 'guided', 'levels', 'looped', 'on_the_unsure',
-           'rescaled', 'sample_keys', 'solve', 'top_k', 'top_p']
+           'Momentum', 'Ordered', 'Remasking', 'RungeKutta4', 'Solver', 'State', 'Stepwise', 'TauLeaping', 'Truncated',
+           'UniPC', 'VectorSampler', 'blocks', 'capped', 'during', 'evenly', 'guided', 'levels', 'looped',
+           'on_the_unsure', 'rescaled', 'sample_keys', 'solve', 'top_k', 'top_p']

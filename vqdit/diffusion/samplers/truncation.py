@@ -1,10 +1,20 @@
-"""Truncation of a denoiser's distributions before codes are drawn: always biased, it trades variety for quality."""
+"""Truncation of a denoiser's distributions before codes are drawn: always biased, it trades variety for quality.
+
+It comes after guidance and before the temperature, so that the nucleus is the same at every temperature.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from vqdit.diffusion.denoiser import Denoiser
+from vqdit.diffusion.samplers.stepwise import State, Stepwise
 from vqdit.errors import UserError
+from vqdit.tokenizers.spec import TokenLayout
+
+Truncation = Callable[[Denoiser], Denoiser]
 
 
 def top_k(denoiser: Denoiser, count: int) -> Denoiser:
@@ -38,3 +48,21 @@ def top_p(denoiser: Denoiser, mass: float) -> Denoiser:
         return jnp.where(logits >= last, logits, -jnp.inf)
 
     return lambda codes, clock: {name: keep(logits) for name, logits in denoiser(codes, clock).items()}
+
+
+@dataclass(frozen=True)
+class Truncated(Stepwise):
+    """Another sampler that sees its denoiser through a truncation, whatever the sampler is."""
+
+    sampler: Stepwise
+    truncation: Truncation
+
+    def length(self, layout: TokenLayout) -> int:
+        return self.sampler.length(layout)
+
+    def start(self, keys: jax.Array, codes: jax.Array, roles: jax.Array, layout: TokenLayout) -> State:
+        return self.sampler.start(keys, codes, roles, layout)
+
+    def step(self, index: jax.Array, state: State, denoiser: Denoiser, roles: jax.Array,
+             layout: TokenLayout) -> State:
+        return self.sampler.step(index, state, self.truncation(denoiser), roles, layout)

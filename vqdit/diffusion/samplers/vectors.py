@@ -38,9 +38,9 @@ class VectorSampler:
         grid = jnp.asarray(self.grid)
         z = jax.vmap(lambda key: process.prior(key, given.shape[1:], grid[0]))(start)
 
-        def model(z: jax.Array, t: jax.Array) -> jax.Array:
+        def model(z: jax.Array, t: jax.Array, *estimate: jax.Array) -> jax.Array:
             clock = clock_of(roles, jnp.full((1, 1), t))
-            answers = denoiser(self.space.seen(z, given, roles, clock), clock)
+            answers = denoiser(self.space.seen(z, given, roles, clock, *estimate), clock)
             return process.clean(self.space.answer(answers), z, clock)
 
         final = vectors.nearest(solve(self.solver, model, process.path, z, grid, steps))
