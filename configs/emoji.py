@@ -1,6 +1,8 @@
 """OpenMoji: colour pictures and their names, from a folder with `metadata.csv`.
 
-`--config.data.root=FOLDER` names the folder. Made for 2 CPU cores; what it reaches stands in the README.
+`--config.data.root=FOLDER` names the folder. An hour on 2 CPU cores draws pictures whose own original, of 173 held out,
+is among the nearest five in 29 % (by chance 3 %), and captions with the right skin tone but few right words; the README
+has the table.
 """
 
 from ml_collections import ConfigDict
