@@ -19,12 +19,12 @@ def get_config() -> ConfigDict:
     # transformer to learn. Four times as many small ones are read better, but drawn worse.
     image = pixels_tokenizer(patch=8, widths=(128,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 8, 5, 5)})
     image.blocks = 2
-    image.training.update(optimizer='muon', steps=550, batch_size=32, learning_rate=8e-3, warmup_steps=50,
+    image.training.update(optimizer='muon', steps=500, batch_size=32, learning_rate=8e-3, warmup_steps=50,
                           ema_decay=0.98)
     audio = log_mel_tokenizer(patch=4, widths=(160,),
                               quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 8, 5, 5)})
     audio.update(window=500, hop=125)
-    audio.training.update(optimizer='muon', steps=600, batch_size=32, learning_rate=8e-3, warmup_steps=50,
+    audio.training.update(optimizer='muon', steps=500, batch_size=32, learning_rate=8e-3, warmup_steps=50,
                           ema_decay=0.98)
     config.tokenizers = ConfigDict({'image': image, 'audio': audio, 'text': text_tokenizer('words', length=12)})
 
@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     config.diffusion.training.update(optimizer='muon', steps=1900, batch_size=32, learning_rate=4e-3,
                                      warmup_steps=50, ema_decay=0.99)
     # A low temperature makes up for some of what ten minutes do not teach.
-    config.diffusion.sampler.update(steps=16, temperature=0.3, batch_size=128)
+    config.diffusion.sampler.update(steps=16, temperature=0.5, batch_size=128)
     config.evaluation.tasks = ('text->image', 'image->text', 'text->audio', 'audio->text', 'image->audio',
                                'audio->image')
     # Muon's orthogonalisation is done on every device, which costs more than a second device gains here.
