@@ -73,10 +73,10 @@ def measure(workdir: str, settings: Mapping[str, Any], examples: int) -> list[di
     rows = []
     for task in map(Task.parse, TASKS):
         real = read_examples(config, task)
-        given = encode_all(generator, Task(task.given, ()), real)
-        generator.generate_codes(task, given[:generator.batch_size])  # compiles
+        codes = encode_all(generator, task, real)
+        generator.generate_codes(task, codes[:generator.batch_size])  # compiles
         started = time.perf_counter()
-        drawn = generator.generate_codes(task, given)
+        drawn = generator.generate_codes(task, codes)
         seconds = time.perf_counter() - started
         generated = {name: list(generator.tokenizers[name].decode(drawn[:, generator.layout.slice(name)]))
                      for name in task.generated}
