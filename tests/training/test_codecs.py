@@ -19,7 +19,7 @@ from vqdit.training.tokenizer_training import build_training, freeze
 
 SCALARS = {'name': 'finite_scalar', 'scalar_levels': (5, 5)}
 LEVELS = {'name': 'residual', 'copies': 2, 'dropout': 0.5, 'quantizer': {'name': 'vector', 'num_codes': 16,
-                                                                         'dimension': 4}}
+                                                                         'dimension': 4, 'metric': 'euclidean'}}
 HEARD = ConfigDict({'mel': {'weight': 1.0, 'windows': (64,), 'bands': (8,)}})
 STEPS, BATCH = 8, 8
 

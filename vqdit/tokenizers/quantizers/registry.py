@@ -1,7 +1,7 @@
 """From a config to a quantizer: nested mappings of names and numbers, such as
 
     {'name': 'residual', 'copies': 4, 'dropout': 0.5,
-     'quantizer': {'name': 'vector', 'num_codes': 256, 'start': 'k_means', 'estimator': 'rotation'}}
+     'quantizer': {'name': 'vector', 'num_codes': 256, 'metric': 'euclidean', 'start': 'k_means'}}
 
 Names are looked up in registries only.
 """
