@@ -290,6 +290,7 @@ def test_configs_name_quantizers_and_their_parts():
 
 
 @pytest.mark.parametrize('options, message', [
+    ({'name': 'remapped', 'quantizer': {'name': 'vector'}, 'num_codes': 8}, 'quantizer.name "remapped" is unknown'),
     ({'name': 'vectr'}, 'quantizer.name "vectr" is unknown.*Did you mean "vector"'),
     ({'name': 'vector', 'num_code': 3}, 'quantizer.num_code is no option.*Did you mean "num_codes"'),
     ({'name': 'vector', 'start': 'kmeans'}, 'quantizer.start.name "kmeans" is unknown.*"k_means"'),
