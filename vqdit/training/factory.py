@@ -43,6 +43,9 @@ def build_learned_tokenizer(config: ConfigDict, modality: str) -> LearnedTokeniz
     """
     section, path, formats = config.tokenizers[modality], f'tokenizers.{modality}', read_formats(config.data)
     quantizer = build_quantizer(section.quantizer.to_dict(), f'{path}.quantizer')
+    if not quantizer.levels:
+        raise UserError(f'{path}.quantizer.name "{section.quantizer.name}" has no codes, and a tokenizer is made of '
+                        'them; choose one that has, such as "finite_scalar"')
     front_end, codec = build_codec(section, formats, modality, quantizer)
     terms = build_terms(section.get('losses', ConfigDict()).to_dict(), f'{path}.losses', rate=formats.audio.rate)
     for term in terms:
