@@ -63,8 +63,8 @@ def build_process(config: ConfigDict, layout: TokenLayout,
     section, codebooks = config.diffusion.process.to_dict(), {}
     if section.get('name') == 'code_distance':
         for name in learned_modalities(config):
-            check_geometry(layout.specs[name], name)
-        codebooks = {name: tokenizer.codebook() for name, tokenizer in (tokenizers or {}).items()
+            check_geometry(build_learned_tokenizer(config, name), name)
+        codebooks = {name: tokenizer.codebook()[0] for name, tokenizer in (tokenizers or {}).items()
                      if isinstance(tokenizer, FrozenTokenizer)}
     return registry.build_process(section, 'diffusion.process', layout, codebooks)
 
