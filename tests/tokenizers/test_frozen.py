@@ -6,7 +6,6 @@ from vqdit.errors import UserError
 from vqdit.tokenizers.autoencoder import Autoencoder
 from vqdit.tokenizers.code_vectors import vector_channels
 from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer, check_geometry
-from vqdit.tokenizers.health import signal_to_noise
 from vqdit.tokenizers.losses import peak_signal_to_noise, reconstruction_loss
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.quantizers import FiniteScalarQuantizer, MultiScale, Residual
@@ -54,7 +53,8 @@ def test_losses_are_what_they_say():
     assert float(reconstruction_loss(output, target, 2.0, 0.0)) == pytest.approx(2 * 0.75)
     assert float(reconstruction_loss(output, target, 0.0, 3.0)) == pytest.approx(3 * 0.625)
     assert float(peak_signal_to_noise(output, target)) == pytest.approx(10 * np.log10(4 / 0.625), rel=1e-5)
-    assert signal_to_noise(np.zeros(4, np.uint8), np.full(4, 10, np.uint8), 255.0) == pytest.approx(28.1308, abs=1e-3)
+    pixels = np.zeros(4, np.uint8), np.full(4, 10, np.uint8)
+    assert float(peak_signal_to_noise(*pixels, 255.0)) == pytest.approx(28.1308, abs=1e-3)
 
 
 def test_every_code_is_listed_with_what_it_adds(frozen):

@@ -69,12 +69,6 @@ def duplicate_codes(vectors: np.ndarray, tolerance: float = 1e-3) -> int:
     return found
 
 
-def signal_to_noise(output: np.ndarray, target: np.ndarray, peak: float) -> float:
-    """PSNR in decibels over whole arrays; `peak` is the range of the data, 255 for uint8 pictures."""
-    error = np.mean((output.astype(np.float64) - target.astype(np.float64)) ** 2)
-    return float(10 * np.log10(peak**2 / np.maximum(error, 1e-20)))
-
-
 def quantization_snr(latents: np.ndarray, vectors: np.ndarray) -> float:
     """Power of the latents over that of the error of quantization, in decibels."""
     error = np.mean((latents.astype(np.float64) - vectors.astype(np.float64)) ** 2)
