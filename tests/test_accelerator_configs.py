@@ -23,6 +23,7 @@ from vqdit.tokenizers.latents import GaussianLatents
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.training.defaults import pixels_tokenizer
 from vqdit.training.image_defaults import code_vectors
+from vqdit.training.image_stage import check_labels
 from vqdit.training.pipeline import check_config, load_image_generator, train
 
 ROOT = Path(__file__).parents[1]
@@ -141,6 +142,13 @@ def test_latents_and_labels_are_stored_for_every_copy(trained):
     kept = EXAMPLES - 1  # a twentieth of a set without a split "test", at least one
     assert len(store) == 2 * kept and [store[i]['label'] for i in range(kept)] == [0, 1, 2, 0, 1, 2, 0]
     assert not (trained / 'tokens' / 'test').exists()
+
+
+def test_labels_without_a_class_are_refused(trained):
+    store = TokenStore(trained / 'tokens', 'train')
+    check_labels(store, 3)
+    with pytest.raises(UserError, match=r'labels of the data are 0 to 2, and diffusion\.model\.classes=2 has'):
+        check_labels(store, 2)
 
 
 def test_a_trained_dit_is_loaded_and_sampled_by_class(trained):

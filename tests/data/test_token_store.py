@@ -72,6 +72,7 @@ def test_codes_and_metadata_come_back(store):
         assert example['label'] == -(index % COUNT)
         np.testing.assert_array_equal(example['codes'], codes_of([index % COUNT])[0])
     np.testing.assert_array_equal(tokens.column('label'), -np.arange(COUNT))
+    assert tokens.column('label').base is None, 'a view keeps the codes of all examples in memory'
 
 
 def test_indices_outside_are_refused(store):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from vqdit.errors import CheckpointError, UserError
 from vqdit.interop.codecs import import_codec
@@ -43,6 +44,20 @@ def test_a_codec_computes_what_its_peer_computes(codec):
         np.testing.assert_array_equal(codes, golden[f'{name}codes'])
         np.testing.assert_allclose(decoded[..., 0], golden[f'{name}decoded'], rtol=0, atol=1e-4)
     assert codes.dtype == jnp.int32 and all(len(np.unique(codes[..., level])) > 5 for level in range(3))
+
+
+def test_an_imported_codebook_trains_on_and_keeps_its_codes():
+    """Codes without counts would all count as dead, and most would be replaced by the first step."""
+    model, variables = import_codec(DAC)
+    counts = [leaf for path, leaf in flatten_dict(variables['codebook']).items() if path[-1] == 'counts']
+    assert len(counts) == 3 and all((leaf == 1).all() for leaf in counts)
+    sound = _golden(DAC)['sound']
+    train = jax.jit(lambda variables: model.apply(variables, sound, train=True, key=jax.random.key(0),
+                                                  mutable=['codebook']))
+    (_, quantized), changed = train(variables)
+    assert all(value == 0 for name, value in quantized.metrics.items() if name.startswith('revived'))
+    shifts = [leaf for path, leaf in flatten_dict(changed['codebook']).items() if path[-1] == 'shift']
+    assert all((leaf == 0).all() for leaf in shifts)
 
 
 def test_a_causal_codec_streams():

@@ -160,6 +160,13 @@ def test_damaged_safetensors_are_refused(tmp_path, content):
         read_weights(tmp_path / 'x.safetensors')
 
 
+def test_numbers_that_numpy_does_not_know_are_refused(tmp_path):
+    header = json.dumps({'x': {'dtype': 'F8_E4M3', 'shape': [4], 'data_offsets': [0, 4]}}).encode()
+    (tmp_path / 'x.safetensors').write_bytes(len(header).to_bytes(8, 'little') + header + bytes(4))
+    with pytest.raises(CheckpointError, match=r'x\.safetensors holds numbers .*fp32'):
+        read_weights(tmp_path / 'x.safetensors')
+
+
 def test_transposed_arrays_are_written_as_they_read(tmp_path):
     x = np.arange(6.0).reshape(2, 3).T
     write_safetensors(tmp_path / 'x', {'x': x}, {'format': 'pt'})

@@ -19,7 +19,7 @@ from vqdit.training.tokenizer_training import build_training, freeze
 
 SCALARS = {'name': 'finite_scalar', 'scalar_levels': (5, 5)}
 LEVELS = {'name': 'residual', 'copies': 2, 'dropout': 0.5, 'quantizer': {'name': 'vector', 'num_codes': 16,
-                                                                         'dimension': 4}}
+                                                                         'dimension': 4, 'metric': 'euclidean'}}
 HEARD = ConfigDict({'mel': {'weight': 1.0, 'windows': (64,), 'bands': (8,)}})
 STEPS, BATCH = 8, 8
 
@@ -172,3 +172,13 @@ def test_mistakes_are_found_before_training(kind, options, said):
     config.tokenizers[modality].update(options)
     with pytest.raises(UserError, match=said):
         check_config(config)
+
+
+@pytest.mark.parametrize('quantizer', [
+    {'name': 'identity'}, {'name': 'gaussian'},
+    {'name': 'projected', 'dimension': 8, 'quantizer': {'name': 'identity', 'dimension': 4}}])
+def test_quantizers_without_codes_are_refused_by_name(quantizer):
+    _, config = _config('log_mel')
+    config.tokenizers.audio.quantizer = ConfigDict(quantizer)
+    with pytest.raises(UserError, match=f'tokenizers.audio.quantizer.name "{quantizer["name"]}" has no codes.*finite'):
+        build_learned_tokenizer(config, 'audio')

@@ -65,6 +65,14 @@ def test_mistakes_are_found_before_anything_is_written(process, sampler, said):
         check_config(_config(process, sampler))
 
 
+def test_codes_of_scales_have_no_vectors_to_noise():
+    config = _config()
+    config.tokenizers.image.quantizer = ConfigDict({
+        'name': 'multi_scale', 'grids': ((1, 1), (4, 4)), 'quantizer': {'name': 'finite_scalar'}})
+    with pytest.raises(VqditError, match=r'grid of \(17,\).*multi_scale'):
+        check_config(config)
+
+
 @pytest.mark.parametrize('process', [
     {}, {'weighting': 'velocity'}, {'prediction': 'velocity', 'weighting': 'velocity', 'times': 'logit_normal'}])
 def test_the_loss_of_an_ignorant_model_is_known(process):

@@ -129,6 +129,10 @@ def test_code_distances_need_few_codes_of_one_level():
         'name': 'residual', 'copies': 2, 'quantizer': {'name': 'finite_scalar', 'scalar_levels': (5, 5)}})
     with pytest.raises(UserError, match=r'of image are not to be had.*"uniform"'):
         check_config(config)
+    config.tokenizers.image.quantizer = ConfigDict({
+        'name': 'multi_scale', 'grids': ((1, 1), (4, 4)), 'quantizer': {'name': 'finite_scalar'}})
+    with pytest.raises(UserError, match=r'grid of \(17,\).*multi_scale'):
+        check_config(config)
 
 
 def test_guidance_needs_a_model_that_knows_the_lack_of_the_condition():

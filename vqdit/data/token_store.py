@@ -111,7 +111,7 @@ class TokenStore:
             verify_shard(folder, self.manifest, shard) for shard in range(len(self.manifest.shards))
         ]
         small = len(self) * self.manifest.dtype.itemsize <= KEPT_IN_MEMORY
-        self._rows = self._read() if small else _Records(self._paths, self.manifest.dtype)
+        self._rows = self._read(self._paths) if small else _Records(self._paths, self.manifest.dtype)
 
     def __len__(self) -> int:
         return self.manifest.count
@@ -129,12 +129,13 @@ class TokenStore:
                 f'the token store keeps no "{name}" beside its codes, only '
                 f'{list(self.manifest.metadata)}'
             )
-        return self._read()[name]
+        # Copied shard by shard: a view would keep all codes in memory.
+        return np.concatenate([self._read([path])[name].copy() for path in self._paths])
 
-    def _read(self) -> np.ndarray:
-        """All records, in the manifest's dtype [len]."""
+    def _read(self, paths: Sequence[Path]) -> np.ndarray:
+        """The records of some shards, in the manifest's dtype [count]."""
         content = b''.join(
-            record for path in self._paths for record in ArrayRecordReader(str(path)).read_all()
+            record for path in paths for record in ArrayRecordReader(str(path)).read_all()
         )
         return np.frombuffer(content, self.manifest.dtype)
 

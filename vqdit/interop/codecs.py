@@ -50,8 +50,8 @@ def _load(model: EncoderDecoder, layout: Layout, state: StateDict, folder: Path)
     abstract = jax.eval_shape(model.init, jax.random.key(0), sound)
     check_keys(state, layout.shapes(abstract), f'the weights in {folder}', 'Expected was what config.json says')
     loaded = flatten_dict(layout.load(state, abstract), sep='/')
-    # What trains a codebook on: it has started, and a code that was placed by its vector alone has no shift.
-    rest = {path: np.ones(leaf.shape, leaf.dtype) if path.endswith('initialised') else np.zeros(leaf.shape, leaf.dtype)
+    # What trains a codebook on: it has started, each code has a token, and one placed by its vector has no shift.
+    rest = {path: np.full(leaf.shape, path.endswith(('initialised', 'counts')), leaf.dtype)
             for path, leaf in flatten_dict(abstract, sep='/').items() if path not in loaded}
     return unflatten_dict(rest | loaded, sep='/')
 

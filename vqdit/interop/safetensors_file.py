@@ -10,7 +10,7 @@ from vqdit.files import write_bytes
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """All tensors of a file by name. Raises CheckpointError when it is damaged or of another format."""
+    """All tensors of a file by name. Raises CheckpointError when it is damaged, of another format or in fp8."""
     package = _package()
     try:
         with package.safe_open(path, framework='numpy') as file:
@@ -18,6 +18,9 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     except package.SafetensorError as error:
         raise CheckpointError(f'{path} is truncated, damaged, or no safetensors file ({error}); '
                               'fetch it again') from error
+    except (AttributeError, TypeError) as error:
+        raise CheckpointError(f'{path} holds numbers that NumPy does not know ({error}); save it in fp32 or fp16, '
+                              'or fetch that variant') from error
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray],

@@ -3,7 +3,6 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vqdit.tokenizers.frozen import FrozenTokenizer, LearnedTokenizer, Tokenizer
@@ -12,19 +11,21 @@ from vqdit.tokenizers.spec import TokenSpec
 
 def code_vectors(tokenizer: Tokenizer) -> np.ndarray:
     """Those of its codebook, with mean 0 and variance 1 in every channel over the codes of a level; for a tokenizer
-    without one, such as of text, the bits of the code as -1 and 1 (analog bits, arXiv:2208.04202)."""
+    without one, such as of text, the bits of the code as -1 and 1 (analog bits, arXiv:2208.04202).
+
+    Raises UserError for a learned tokenizer without a codebook.
+    """
     if isinstance(tokenizer, FrozenTokenizer):
-        return standardised(np.asarray(_codebook(tokenizer.tokenizer, tokenizer.variables)))
+        return standardised(tokenizer.codebook())
     codes, bits = np.arange(tokenizer.spec.num_codes), np.arange(vector_channels(tokenizer.spec))
     return (2.0 * (codes[None, :, None] >> bits[None, None] & 1) - 1.0).astype(np.float32)
 
 
 def vector_channels(tokenizer: LearnedTokenizer | TokenSpec) -> int:
-    """C of `code_vectors`: of a learned tokenizer, trained or not, or of codes without a codebook."""
+    """C of `code_vectors`, with the same errors: of a learned tokenizer, trained or not, or of codes without one."""
     if isinstance(tokenizer, TokenSpec):
         return max(1, math.ceil(math.log2(tokenizer.num_codes)))
-    variables = jax.eval_shape(tokenizer.init, jax.random.key(0))
-    return jax.eval_shape(lambda variables: _codebook(tokenizer, variables), variables).shape[-1]
+    return jax.eval_shape(lambda key: tokenizer.codebook(tokenizer.init(key)), jax.random.key(0)).shape[-1]
 
 
 def standardised(table: np.ndarray) -> np.ndarray:
@@ -32,11 +33,3 @@ def standardised(table: np.ndarray) -> np.ndarray:
     centred = table - table.mean(axis=1, keepdims=True)
     deviation = centred.std(axis=1, keepdims=True)
     return np.where(deviation > 1e-6, centred / np.maximum(deviation, 1e-6), 0.0).astype(np.float32)
-
-
-def _codebook(tokenizer: LearnedTokenizer, variables: object) -> jax.Array:
-    """What every code adds to the vector of its position, up to a constant of its level."""
-    spec = tokenizer.spec
-    codes = jnp.eye(spec.levels, dtype=jnp.int32)[:, None] * jnp.arange(spec.num_codes)[None, :, None]
-    lookup = lambda module, codes: module.quantizer.lookup(codes)
-    return tokenizer.autoencoder.apply(variables, codes, method=lookup)  # type: ignore[arg-type, return-value]

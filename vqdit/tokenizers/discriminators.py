@@ -15,6 +15,7 @@ import numpy as np
 
 from vqdit.errors import UserError
 from vqdit.registry import choose
+from vqdit.tokenizers.autoencoder import groups_of
 from vqdit.tokenizers.losses.spectral import windowed_frames
 
 SLOPE = 0.2
@@ -181,5 +182,4 @@ def _halved(x: jax.Array) -> jax.Array:
 
 def _normalised(x: jax.Array) -> jax.Array:
     """Groups of channels of zero mean and unit variance; unlike in a batch, an item does not depend on the others."""
-    groups = math.gcd(x.shape[-1], max(min(32, x.shape[-1] // 4), 1))
-    return nn.GroupNorm(num_groups=groups, use_fast_variance=False)(x)
+    return nn.GroupNorm(groups_of(x.shape[-1]), use_fast_variance=False)(x)

@@ -107,6 +107,27 @@ class LearnedTokenizer:
         decoded: Any = self.autoencoder.apply(variables, shaped, method='decode')
         return self.front_end.synthesise(crop(decoded, self.front_end.size))
 
+    @property
+    def has_codebook(self) -> bool:
+        """Whether every code stands for a vector at its own position, as those of coarse scales do not."""
+        return self.spec.grid == tuple(self.autoencoder.grid(self.front_end.size))
+
+    def check_codebook(self) -> None:
+        """Raises UserError unless `has_codebook`."""
+        if not self.has_codebook:
+            raise UserError(f'the codes lie on a grid of {self.spec.grid}, which is not that of the latents, and have '
+                            'no vectors of their own; choose a quantizer other than "multi_scale"')
+
+    def codebook(self, variables: Variables) -> jax.Array:
+        """What every code adds to the vector of its position, up to a constant of its level: fp32 [levels, K, C].
+
+        Raises UserError as `check_codebook` does.
+        """
+        self.check_codebook()
+        every = jnp.eye(self.spec.levels, dtype=jnp.int32)[:, None] * jnp.arange(self.spec.num_codes)[None, :, None]
+        vectors: Any = self.autoencoder.apply(variables, every, method='lookup')
+        return vectors
+
 
 class FrozenTokenizer:
     """A learned tokenizer with its variables: numpy in, numpy out, in compiled pieces of a fixed batch size."""
@@ -139,11 +160,8 @@ class FrozenTokenizer:
         return self._in_pieces(self._decode, codes)
 
     def codebook(self) -> np.ndarray:
-        """The vectors of all codes, float32 [K, C]. Raises UserError for codes that have none of their own."""
-        check_geometry(self.spec, 'this tokenizer')
-        codes = np.arange(self.spec.num_codes, dtype=np.int32)[:, None]
-        vectors: Any = self.tokenizer.autoencoder.apply(self.variables, codes, method='lookup')
-        return np.asarray(vectors)
+        """`LearnedTokenizer.codebook`, with the same errors."""
+        return np.asarray(self.tokenizer.codebook(self.variables))
 
     def _in_pieces(self, function, array: np.ndarray) -> np.ndarray:
         """Applies `function` to pieces of `batch_size`, the last one padded, so that it compiles once."""
@@ -160,8 +178,10 @@ MOST_CODES = 4096
 """Of a codebook whose geometry is asked for, which takes a matrix of all pairs of codes."""
 
 
-def check_geometry(spec: TokenSpec, name: str) -> None:
+def check_geometry(tokenizer: LearnedTokenizer, name: str) -> None:
     """Raises UserError unless every code stands for a vector, and they are few enough to compare them all."""
+    tokenizer.check_codebook()
+    spec = tokenizer.spec
     if spec.levels > 1 or spec.num_codes > MOST_CODES:
         raise UserError(f'the distances of the codes of {name} are not to be had: there are {spec.num_codes} at '
                         f'{spec.levels} levels, at most {MOST_CODES} at 1 can be compared; choose process "uniform"')

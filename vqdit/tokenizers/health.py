@@ -69,12 +69,6 @@ def duplicate_codes(vectors: np.ndarray, tolerance: float = 1e-3) -> int:
     return found
 
 
-def signal_to_noise(output: np.ndarray, target: np.ndarray, peak: float) -> float:
-    """PSNR in decibels over whole arrays; `peak` is the range of the data, 255 for uint8 pictures."""
-    error = np.mean((output.astype(np.float64) - target.astype(np.float64)) ** 2)
-    return float(10 * np.log10(peak**2 / np.maximum(error, 1e-20)))
-
-
 def quantization_snr(latents: np.ndarray, vectors: np.ndarray) -> float:
     """Power of the latents over that of the error of quantization, in decibels."""
     error = np.mean((latents.astype(np.float64) - vectors.astype(np.float64)) ** 2)
@@ -101,10 +95,11 @@ def tokenizer_health(tokenizer: FrozenTokenizer, raw: np.ndarray) -> dict[str, A
     spec, quantizer = tokenizer.spec, tokenizer.tokenizer.autoencoder.quantizer
     codes = tokenizer.encode(raw).reshape(len(raw), -1, spec.levels)
     health: dict[str, Any] = {'parts': {}}
+    compared = spec.levels == 1 and spec.num_codes <= MOST_COMPARED and tokenizer.tokenizer.has_codebook
     for name, part in _parts(codes, quantizer).items():
         figures = codebook_health(part, spec.num_codes)
-        if len(_parts(codes, quantizer)) == 1 and spec.num_codes <= MOST_COMPARED:
-            figures['duplicate_codes'] = float(duplicate_codes(_every_vector(tokenizer)))
+        if compared:
+            figures['duplicate_codes'] = float(duplicate_codes(tokenizer.codebook()[0]))
         digits = digit_health(part, spec.radices)
         figures['dead_digits'] = float(sum(digit['perplexity'] < 1 + 1e-6 for digit in digits))
         health['parts'][name] = figures | {'diagnosis': diagnosis(figures), 'digits': digits}
@@ -121,13 +116,6 @@ def _parts(codes: np.ndarray, quantizer: Quantizer) -> dict[str, np.ndarray]:
         ends = np.cumsum(quantizer.lengths)[:-1]
         return {f'scale {i}': part for i, part in enumerate(np.split(codes, ends, axis=1))}
     return {f'level {i}': codes[..., i] for i in range(codes.shape[-1])}
-
-
-def _every_vector(tokenizer: FrozenTokenizer) -> np.ndarray:
-    """The vectors [K, D] of all codes of a quantizer of one level."""
-    every = np.arange(tokenizer.spec.num_codes, dtype=np.int32)[:, None]
-    return np.asarray(tokenizer.tokenizer.autoencoder.apply(
-        tokenizer.variables, every, method='lookup'))
 
 
 def describe(name: str, health: Mapping[str, Any]) -> Iterator[str]:

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from vqdit.errors import UserError
 from vqdit.tokenizers.frozen import LearnedTokenizer
 from vqdit.tokenizers.latent_diffusion import GaussianAutoencoder
+from vqdit.tokenizers.padding import crop
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.spec import TokenSpec
 
@@ -100,10 +102,17 @@ class CodeVectors:
 
     Attributes:
         scale: what the vectors are multiplied by, so that they have about unit variance.
+
+    Raises UserError when its tokens have no rows and columns.
     """
 
     tokenizer: LearnedTokenizer
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.spec.grid) != 2:
+            raise UserError(f'the tokens of tokenizers.image lie on a grid of {self.spec.grid}, and an image DiT needs '
+                            'rows and columns; choose kind "pixels" and a quantizer other than "multi_scale"')
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -128,7 +137,7 @@ class CodeVectors:
     def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:
         decode = lambda module, vectors: module.decoder(vectors)
         decoded: Any = self.tokenizer.autoencoder.apply(variables, latents / self.scale, method=decode)
-        return self.tokenizer.front_end.synthesise(decoded)
+        return self.tokenizer.front_end.synthesise(crop(decoded, self.tokenizer.front_end.size))
 
 
 def half_bits(numbers: jax.Array) -> jax.Array:

@@ -92,7 +92,6 @@ def defaults() -> ConfigDict:
         'data': {},
         'tokenizers': {},
         'tokens': {
-            'copies': 1,                 # passes over the training examples, each with its own augmentation
             'shard_size': 4096,          # examples in a file
         },
         'diffusion': {

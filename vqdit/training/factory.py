@@ -43,6 +43,9 @@ def build_learned_tokenizer(config: ConfigDict, modality: str) -> LearnedTokeniz
     """
     section, path, formats = config.tokenizers[modality], f'tokenizers.{modality}', read_formats(config.data)
     quantizer = build_quantizer(section.quantizer.to_dict(), f'{path}.quantizer')
+    if not quantizer.levels:
+        raise UserError(f'{path}.quantizer.name "{section.quantizer.name}" has no codes, and a tokenizer is made of '
+                        'them; choose one that has, such as "finite_scalar"')
     front_end, codec = build_codec(section, formats, modality, quantizer)
     terms = build_terms(section.get('losses', ConfigDict()).to_dict(), f'{path}.losses', rate=formats.audio.rate)
     for term in terms:
@@ -60,8 +63,8 @@ def build_process(config: ConfigDict, layout: TokenLayout,
     section, codebooks = config.diffusion.process.to_dict(), {}
     if section.get('name') == 'code_distance':
         for name in learned_modalities(config):
-            check_geometry(layout.specs[name], name)
-        codebooks = {name: tokenizer.codebook() for name, tokenizer in (tokenizers or {}).items()
+            check_geometry(build_learned_tokenizer(config, name), name)
+        codebooks = {name: tokenizer.codebook()[0] for name, tokenizer in (tokenizers or {}).items()
                      if isinstance(tokenizer, FrozenTokenizer)}
     return registry.build_process(section, 'diffusion.process', layout, codebooks)
 

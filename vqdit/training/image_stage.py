@@ -70,12 +70,23 @@ def train_images(run: Run) -> TrainState:
     frozen, latents = _frozen_autoencoder(run)
     write_tokens(run, {'image': frozen}, TokenLayout({'image': frozen.spec}), splits=('train',), metadata=('label',))
     config, workdir, section = run.config, Path(run.workdir), run.config.diffusion.training
+    store = TokenStore(workdir / 'tokens', 'train')
+    check_labels(store, config.diffusion.model.classes)
     create, step = image_training(config, latents, frozen.variables)
     stage = Stage(
         name='diffusion', folder=str(workdir / 'diffusion'), section=section, step=step,
-        batches=Batches(TokenStore(workdir / 'tokens', 'train'), section.batch_size, config.seed),
+        batches=Batches(store, section.batch_size, config.seed),
         companions={'tokenizers': {'image': frozen.variables}}, show=_shower(run, latents, frozen.variables))
     return fit(stage, create, run)
+
+
+def check_labels(store: TokenStore, classes: int) -> None:
+    """Raises UserError for labels outside of the classes, which a lookup of their vectors would not notice."""
+    labels = store.column('label')
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= classes:
+        raise UserError(f'the labels of the data are {lowest} to {highest}, and diffusion.model.classes={classes} has '
+                        f'room for 0 to {classes - 1}; set it to the number of labels, which start at 0')
 
 
 def _frozen_autoencoder(run: Run) -> tuple[FrozenTokenizer, LatentTokenizer]:

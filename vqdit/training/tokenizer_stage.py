@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -15,8 +16,9 @@ from vqdit.data.dataset import Dataset
 from vqdit.files import read_json, write_bytes, write_json
 from vqdit.generation.pictures import draw_table
 from vqdit.tokenizers.frozen import FrozenTokenizer, Tokenizer
-from vqdit.tokenizers.health import changed_share, codebook_health, diagnosis, signal_to_noise
+from vqdit.tokenizers.health import changed_share, codebook_health, diagnosis
 from vqdit.tokenizers.latent_statistics import write_statistics
+from vqdit.tokenizers.losses import peak_signal_to_noise
 from vqdit.tokenizers.text import ByteTokenizer, TextTokenizer, WordTokenizer, build_vocabulary
 from vqdit.training.factory import build_learned_tokenizer, learned_modalities
 from vqdit.training.loop import Run, Stage, fit
@@ -86,7 +88,7 @@ def show_health(folder: Path, modality: str, tokenizer: FrozenTokenizer, test: D
     decoded = tokenizer.decode(codes)
     health: dict[str, Any] = codebook_health(codes, tokenizer.spec.num_codes)
     if originals.dtype == np.uint8:
-        health['psnr'] = signal_to_noise(decoded, originals, 255.0)
+        health['psnr'] = float(peak_signal_to_noise(jnp.asarray(decoded), jnp.asarray(originals), 255.0))
     if earlier is not None:
         health['drift'] = changed_share(codes, earlier)
     health['diagnosis'] = diagnosis(health)

@@ -104,6 +104,9 @@ def test_playlist_that_passes_for_a_film(tmp_path):
         read_video(tmp_path / 'a.mp4', 'a.mp4', SETTINGS)
 
 
-def test_wrong_settings():
-    with pytest.raises(UserError, match=r'video\.frames'):
-        VideoSettings(frames=0)
+@pytest.mark.parametrize(
+    'wrong', [{'frames': 0}, {'size': 0}, {'channels': 2}, {'fit': 'stretch'}, {'background': 256}]
+)
+def test_wrong_settings(wrong):
+    with pytest.raises(UserError, match='^video.' + next(iter(wrong))):
+        VideoSettings(**wrong)

@@ -205,6 +205,27 @@ def test_rows_that_cannot_be_used(tmp_path):
     assert reason(tmp_path, '').startswith('row 2: it has no image')
 
 
+def test_a_file_has_a_row_for_every_caption_all_in_one_split(tmp_path):
+    """As in COCO; a run reads the pictures alone too, for their tokenizer."""
+    write_images(tmp_path, 12)
+    lines = [f'{index}.png,{word} {index}' for word in ('picture', 'square') for index in range(12)]
+    write_table(tmp_path, lines)
+    train, test = (open_folder(tmp_path, split, test_fraction=0.5) for split in ('train', 'test'))
+    assert len(train) + len(test) == 24 and not train.rejected
+    assert not set(train.column('name')) & set(test.column('name'))
+    assert sorted(x['text'] for part in (train, test) for x in part) == sorted(
+        line.partition(',')[2] for line in lines
+    )
+    assert len(everything(tmp_path, modalities=('image',))) == 24
+
+
+def test_captions_of_a_file_in_two_splits_are_refused(tmp_path):
+    write_images(tmp_path, 1)
+    write_table(tmp_path, ['0.png,a,train', '0.png,b,test'], 'file_name,text,split')
+    with pytest.raises(DataError, match=r'0\.png: it is in the splits "train" and "test"'):
+        open_folder(tmp_path)
+
+
 def test_an_unknown_split_of_a_row(tmp_path):
     write_images(tmp_path, 2)
     write_table(tmp_path, ['0.png,train', '1.png,tset'], 'file_name,split')

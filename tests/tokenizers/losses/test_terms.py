@@ -28,6 +28,14 @@ def test_losses_of_sound_know_the_rate_of_the_data():
         float(mel_loss(sound[..., 0], other[..., 0], 8000, (64, 32), (8, 4))), rel=1e-6)
 
 
+@pytest.mark.parametrize('name', ['mel', 'spectral'])
+@pytest.mark.parametrize('shape', [(2, 32, 32, 1), (2, 400, 40), (2, 400, 2)])
+def test_losses_of_sound_refuse_everything_else(name, shape):
+    term, = build_terms({name: 1.0}, 'losses', rate=8000)
+    with pytest.raises(UserError, match=r'sound \[B, samples, 1\].*remove them'):
+        term.loss(jnp.zeros(shape), jnp.zeros(shape))
+
+
 def test_cross_entropy_is_of_data_as_probabilities():
     output, target = jnp.asarray([[[-1.0], [-0.2], [0.5], [1.0]]]), jnp.asarray([[[-1.0], [0.6], [0.5], [1.0]]])
     term, = build_terms({'binary_cross_entropy': 1.0}, 'losses')

@@ -12,6 +12,7 @@ from driver import init, lookup, normal, quantize, train
 from vqdit.errors import UserError
 from vqdit.tokenizers.quantizers import (
     NO_CODE,
+    BinarySphericalQuantizer,
     FiniteScalarQuantizer,
     Grouped,
     Identity,
@@ -26,7 +27,7 @@ from vqdit.tokenizers.quantizers import (
 from vqdit.tokenizers.quantizers.bounds import ClippedBound, SymmetricBound
 from vqdit.tokenizers.quantizers.codebooks import GradientCodebook
 from vqdit.tokenizers.quantizers.estimators import CodeOnly, DirectionalNoise, Rotation
-from vqdit.tokenizers.quantizers.metrics import Cosine, Euclidean
+from vqdit.tokenizers.quantizers.metrics import Angular, Euclidean
 from vqdit.tokenizers.quantizers.starts import KMeansStart
 
 KEY = jax.random.key
@@ -252,6 +253,15 @@ def test_wrong_combinations_are_refused():
         Residual((FiniteScalarQuantizer((5, 5)),)).apply({}, normal(3, 2))
 
 
+@pytest.mark.parametrize(('level', 'remedy'), [
+    (VectorQuantizer(num_codes=8, dimension=4), 'metric="euclidean"'), (BinarySphericalQuantizer(4), 'clipped')])
+def test_levels_on_the_unit_sphere_are_refused_wherever_they_stand(level, remedy):
+    """They would add unit vectors to what is left, however little it is."""
+    for levels in ((level, level.clone()), (_vector(), level)):
+        with pytest.raises(UserError, match=remedy):
+            init(Residual(levels), KEY(0), (8, 4))
+
+
 def test_a_state_of_another_quantizer_is_refused():
     """By Flax, which names the variable and both shapes, or the one that is missing."""
     z = normal(4, 4)
@@ -265,11 +275,11 @@ def test_a_state_of_another_quantizer_is_refused():
 def test_configs_name_quantizers_and_their_parts():
     quantizer = build_quantizer({
         'name': 'residual', 'copies': 2, 'dropout': 0.5,
-        'quantizer': {'name': 'vector', 'num_codes': 16, 'dimension': 4, 'metric': 'cosine', 'estimator': 'rotation',
+        'quantizer': {'name': 'vector', 'num_codes': 16, 'dimension': 4, 'metric': 'angular', 'estimator': 'rotation',
                       'start': {'name': 'k_means', 'iterations': 3}, 'codebook': {'name': 'gradient', 'weight': 0.5}}})
     level = quantizer.quantizers[1]
     assert quantizer.levels == 2 and quantizer.dropout == 0.5 and quantizer.bits_per_token == 8
-    assert (level.metric, level.start, level.estimator) == (Cosine(), KMeansStart(3), Rotation())
+    assert (level.metric, level.start, level.estimator) == (Angular(), KMeansStart(3), Rotation())
     assert level.codebook.keywords == {'weight': 0.5}
     scalars = build_quantizer({'name': 'multi_scale', 'grids': [[1, 1], [2, 2]],
                                'quantizer': {'name': 'finite_scalar', 'scalar_levels': [4, 2], 'bound': 'symmetric'}})
@@ -280,6 +290,7 @@ def test_configs_name_quantizers_and_their_parts():
 
 
 @pytest.mark.parametrize('options, message', [
+    ({'name': 'remapped', 'quantizer': {'name': 'vector'}, 'num_codes': 8}, 'quantizer.name "remapped" is unknown'),
     ({'name': 'vectr'}, 'quantizer.name "vectr" is unknown.*Did you mean "vector"'),
     ({'name': 'vector', 'num_code': 3}, 'quantizer.num_code is no option.*Did you mean "num_codes"'),
     ({'name': 'vector', 'start': 'kmeans'}, 'quantizer.start.name "kmeans" is unknown.*"k_means"'),

@@ -18,7 +18,7 @@ CASES = {
     'k-means and revivals': VectorQuantizer(num_codes=16, dimension=4, decay=0.8, dead_share=0.5, metric=Euclidean(),
                                             start=KMeansStart(3)),
     'gradient levels': Residual(tuple(
-        VectorQuantizer(num_codes=16, dimension=4, decay=0.8, dead_share=0.5, codebook=codebook)
+        VectorQuantizer(num_codes=16, dimension=4, decay=0.8, dead_share=0.5, codebook=codebook, metric=Euclidean())
         for codebook in (GradientCodebook, functools.partial(GradientCodebook, weight=2.0)))),
     'entropies': LookupFreeQuantizer(4),
 }

@@ -8,7 +8,7 @@ from driver import init, lookup, normal, quantize, train
 
 from vqdit.errors import UserError
 from vqdit.tokenizers.quantizers import VectorQuantizer
-from vqdit.tokenizers.quantizers.codebooks import GradientCodebook, debiased, orthogonality
+from vqdit.tokenizers.quantizers.codebooks import GradientCodebook, orthogonality
 from vqdit.tokenizers.quantizers.estimators import DirectionalNoise
 from vqdit.tokenizers.quantizers.metrics import Angular, Cosine, Euclidean, normalise
 from vqdit.tokenizers.quantizers.starts import KMeansStart, NormalStart, draw_tokens
@@ -52,15 +52,6 @@ def test_averages_move_as_the_closed_form(quantizer):
     smoothed = (counts + 1e-5) / (counts.sum() + 8e-5) * counts.sum()
     expected = quantizer.metric.values(jnp.asarray(sums / smoothed[:, None], jnp.float32))
     np.testing.assert_allclose(_vectors(quantizer, after), expected, atol=1e-5)
-
-
-def test_averages_may_forget_their_start():
-    """After t steps, sum_i d^(t - i) x_i / sum_i d^(t - i), whatever the average was before."""
-    decay, average, batches = debiased(0.9), 1e6, normal(4)
-    for step, batch in enumerate(batches):
-        average = decay(step) * average + (1 - decay(step)) * batch
-    weights = 0.9 ** np.arange(3, -1, -1)
-    assert average == pytest.approx(np.sum(weights * batches) / np.sum(weights), abs=1e-5)
 
 
 def test_k_means_starts_with_sums_and_counts_that_agree():

@@ -36,10 +36,15 @@ class ImageSettings:
     background: int = 255
 
     def __post_init__(self) -> None:
-        require(self.size >= 1, 'image.size', self.size, 'at least 1')
-        require(self.channels in (1, 3), 'image.channels', self.channels, '1 or 3')
-        require(self.fit in ('crop', 'pad'), 'image.fit', self.fit, '"crop" or "pad"')
-        require(0 <= self.background <= 255, 'image.background', self.background, 'in 0..255')
+        check_picture('image', self.size, self.channels, self.fit, self.background)
+
+
+def check_picture(section: str, size: int, channels: int, fit: str, background: int) -> None:
+    """Raises UserError for what no picture can be prepared with; `section` is that of the settings."""
+    require(size >= 1, f'{section}.size', size, 'at least 1')
+    require(channels in (1, 3), f'{section}.channels', channels, '1 or 3')
+    require(fit in ('crop', 'pad'), f'{section}.fit', fit, '"crop" or "pad"')
+    require(0 <= background <= 255, f'{section}.background', background, 'in 0..255')
 
 
 def open_image(file: BinaryIO, name: str) -> Image.Image:

@@ -10,6 +10,7 @@ from PIL import Image, ImageSequence
 
 from vqdit.data.preprocess.image import (
     ImageSettings,
+    check_picture,
     flatten,
     load_image,
     open_image,
@@ -36,7 +37,7 @@ class VideoSettings:
 
     def __post_init__(self) -> None:
         require(1 <= self.frames <= MAX_FRAMES, 'video.frames', self.frames, f'in 1..{MAX_FRAMES}')
-        assert self.picture  # its own checks
+        check_picture('video', self.size, self.channels, self.fit, self.background)
 
     @property
     def picture(self) -> ImageSettings:

@@ -94,7 +94,7 @@ def select_split(items: Sequence[Item], split: str, test_fraction: float, root: 
     """The items of a split; items that state none are `train`.
 
     Where all are `train`, a hash of the name takes the share `test_fraction` as `test`, so that
-    adding files never moves others.
+    adding files never moves others, and all captions of a file stay together.
     """
     items = [replace(item, split=item.split or 'train') for item in items]
     if all(item.split == 'train' for item in items):

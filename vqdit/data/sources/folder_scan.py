@@ -44,7 +44,7 @@ class Rejected:
 def scan(
     rows: Sequence[Row], root: Path, modalities: tuple[str, ...], formats: Formats
 ) -> tuple[list[Item], list[Rejected]]:
-    """Checks path and caption of every row and looks once at every file, small folders whole."""
+    """Checks path and caption of every row and looks at its file, in small folders at all of it."""
     listed, rejected = _list_items(rows, root, modalities, formats)
     size = sum(path.stat().st_size for item in listed for path in item.files.values())
     step = 1 if size <= DECODED_BYTES else max(1, len(listed) // DECODED_ITEMS)
@@ -115,14 +115,18 @@ def file_names(row: Row, modalities: Sequence[str]) -> dict[str, str]:
 def _list_items(
     rows: Sequence[Row], root: Path, modalities: tuple[str, ...], formats: Formats
 ) -> tuple[list[Item], list[Rejected]]:
-    items: dict[str, Item] = {}
+    items: dict[tuple[str, str], Item] = {}
+    splits: dict[str, str] = {}
     rejected = []
     for number, row in enumerate(rows, 1):
         name = next((str(row[key]) for key in FILE_COLUMNS if row.get(key)), f'row {number}')
         try:
-            if name in items:
-                raise DataError(f'{name}: it is listed twice; remove a row')
-            items[name] = _read_row(row, name, root, modalities, formats)
+            # Several captions of a file are several items, whether captions are asked for or not.
+            if (entry := (name, str(row.get('text')))) in items:
+                raise DataError(f'{name}: it is listed twice with the same text; remove a row')
+            item = _read_row(row, name, root, modalities, formats)
+            _check_split(item, splits)
+            items[entry] = item
         except DataError as error:
             rejected.append(Rejected(name, str(error)))
     return list(items.values()), rejected
@@ -147,6 +151,15 @@ def _read_row(
     if 'text' in modalities:
         values['text'] = prepare_text(row.get('text'), name, formats.text)
     return Item(name, split, files, values)
+
+
+def _check_split(item: Item, splits: dict[str, str]) -> None:
+    """Notes the split of a file. Raises DataError for a second one: it would be trained and tested on."""
+    split = item.split or 'train'
+    if splits.setdefault(item.name, split) != split:
+        raise DataError(
+            f'{item.name}: it is in the splits "{splits[item.name]}" and "{split}"; choose one'
+        )
 
 
 def _kind(name: str, modalities: Sequence[str]) -> str:

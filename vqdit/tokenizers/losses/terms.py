@@ -100,11 +100,19 @@ def _perceptual(weights: str) -> Loss:
 
 def _mel(rate: int, windows: tuple[int, ...] = (32, 64, 128, 256, 512, 1024),
          bands: tuple[int, ...] = (5, 10, 20, 40, 80, 160)) -> Loss:
-    return lambda output, target: spectral.mel_loss(output[..., 0], target[..., 0], rate, windows, bands)
+    return lambda output, target: spectral.mel_loss(_sound(output), _sound(target), rate, windows, bands)
 
 
 def _spectral(windows: tuple[int, ...] = (1024, 512, 256)) -> Loss:
-    return lambda output, target: spectral.spectral_loss(output[..., 0], target[..., 0], windows)
+    return lambda output, target: spectral.spectral_loss(_sound(output), _sound(target), windows)
+
+
+def _sound(x: jax.Array) -> jax.Array:
+    """[B, samples] of [B, samples, 1]. Raises UserError for pictures, films, spectrograms and stereo."""
+    if x.ndim != 3 or x.shape[-1] != 1:
+        raise UserError(f'the losses "mel" and "spectral" are of sound [B, samples, 1], but these data are {x.shape}; '
+                        'remove them from losses, or choose kind "waveform" or "vocoder"')
+    return x[..., 0]
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {

@@ -88,7 +88,7 @@ class Flat:
         return 1.0
 
     def prepare_residual(self, z: jax.Array) -> jax.Array:
-        """`z [..., dimension]` within the reach of the first of several levels."""
+        """`z [..., dimension]` within the reach of the first of several levels. Raises UserError where none can be."""
         return z
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ quantization is bounded.
 
 import jax
 
+from vqdit.errors import UserError
 from vqdit.tokenizers.quantizers.lookup_free import LookupFreeQuantizer
 from vqdit.tokenizers.quantizers.metrics import normalise
 
@@ -16,6 +17,11 @@ class BinarySphericalQuantizer(LookupFreeQuantizer):
     @property
     def size(self) -> float:
         return self.bits**-0.5
+
+    def prepare_residual(self, z: jax.Array) -> jax.Array:
+        """Raises UserError: a level on the unit sphere does not know how little is left."""
+        raise UserError('binary_spherical cannot be a level of a residual quantizer, as all its vectors are equally '
+                        'long; choose finite_scalar with bound="clipped", or vector with metric="euclidean"')
 
     def confine(self, z: jax.Array) -> jax.Array:
         return normalise(z)

@@ -160,14 +160,6 @@ class GradientCodebook(TrackedCodebook):
 CODEBOOKS = {'moving_average': MovingAverageCodebook, 'gradient': GradientCodebook}
 
 
-def debiased(decay: float) -> Callable[[jax.Array], jax.Array]:
-    """The decay of averages that forget where they started, as those of Adam and dm-haiku do.
-
-    With it the average after step t is sum_i decay^(t - i) x_i over sum_i decay^(t - i).
-    """
-    return lambda steps: decay * (1 - decay**steps) / (1 - decay ** (steps + 1))
-
-
 def check_state(name: str, value: jax.Array, shape: tuple[int, ...]) -> None:
     """Raises UserError for state that is not of `shape`, which is that of another quantizer."""
     if value.shape != shape:

@@ -1,7 +1,7 @@
 """From a config to a quantizer: nested mappings of names and numbers, such as
 
     {'name': 'residual', 'copies': 4, 'dropout': 0.5,
-     'quantizer': {'name': 'vector', 'num_codes': 256, 'start': 'k_means', 'estimator': 'rotation'}}
+     'quantizer': {'name': 'vector', 'num_codes': 256, 'metric': 'euclidean', 'start': 'k_means'}}
 
 Names are looked up in registries only.
 """
@@ -30,7 +30,6 @@ from vqdit.tokenizers.quantizers.lookup_free import LookupFreeQuantizer
 from vqdit.tokenizers.quantizers.metrics import METRICS
 from vqdit.tokenizers.quantizers.multi_scale import MultiScale
 from vqdit.tokenizers.quantizers.random_projection import RandomProjectionQuantizer
-from vqdit.tokenizers.quantizers.remapped import Remapped
 from vqdit.tokenizers.quantizers.residual import Residual
 from vqdit.tokenizers.quantizers.sim_vector import SimVectorQuantizer
 from vqdit.tokenizers.quantizers.starts import STARTS
@@ -42,7 +41,8 @@ QUANTIZERS: dict[str, Callable[..., Quantizer]] = {
     'index_backprop': IndexBackpropQuantizer, 'gumbel': GumbelQuantizer,
     'random_projection': RandomProjectionQuantizer, 'gaussian': GaussianBottleneck, 'identity': Identity,
     'residual': Residual, 'grouped': Grouped, 'multi_head': MultiHead, 'projected': Projected,
-    'multi_scale': MultiScale, 'remapped': Remapped}
+    'multi_scale': MultiScale}
+"""Those that a config can name; `Remapped` is none, as which codes it keeps is known after training."""
 
 PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {
     'estimator': ESTIMATORS, 'metric': METRICS, 'start': STARTS, 'bound': BOUNDS,

@@ -32,7 +32,7 @@ class Residual(Several, nn.Module):
             just started from the same tokens, which are near zero.
         estimator: around all levels. For one that teaches codebooks, give the levels `CodeOnly()`.
 
-    Raises UserError for levels of different dimensions.
+    Raises UserError for levels of different dimensions, and when it is applied for levels that do not refine.
     """
 
     quantizers: tuple[Quantizer, ...]
@@ -55,7 +55,9 @@ class Residual(Several, nn.Module):
     def __call__(self, z: jax.Array, *, train: bool = False, mask: jax.Array | None = None,
                  key: jax.Array | None = None) -> Quantized:
         depth = len(self.quantizers)
-        z = self.quantizers[0].prepare_residual(check_latents(z, self.dimension, mask, train))
+        z = check_latents(z, self.dimension, mask, train)
+        # The latents are the first level's, but each may refuse to be a level.
+        z, *_ = [quantizer.prepare_residual(z) for quantizer in self.quantizers]
         started = self._started(train)
         kept = self._kept(z, train, nth_key(key, depth))
         residual, total, outs, codes = z, jnp.zeros_like(z), [], []

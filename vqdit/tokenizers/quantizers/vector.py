@@ -62,6 +62,13 @@ class VectorQuantizer(OneCode, nn.Module):
                                    dead_share=self.dead_share, start=self.start, metric=self.metric)
         nn.share_scope(self, self.table)
 
+    def prepare_residual(self, z: jax.Array) -> jax.Array:
+        """`z` itself. Raises UserError for levels on the unit sphere: they do not know how little is left."""
+        if isinstance(self.metric, Cosine):
+            raise UserError('the levels of a residual quantizer cannot have metric="cosine", where all vectors are '
+                            'equally long; set metric="euclidean"')
+        return z
+
     def __call__(self, z: jax.Array, *, train: bool = False, mask: jax.Array | None = None,
                  key: jax.Array | None = None) -> Quantized:
         z = self.metric.values(check_latents(z, self.dimension, mask, train))
