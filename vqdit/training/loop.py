@@ -96,7 +96,7 @@ def _restore(checkpoints: Checkpoints, create: Callable[[], TrainState], shardin
     step, trees, _ = restored
     if step > stage.section.steps:
         raise CheckpointError(f'{stage.folder} was trained for {step} steps, more than the {stage.section.steps} '
-                              'asked for; raise steps or choose another workdir')
+                              'asked for; put back the config.json that was there, or choose another workdir')
     return trees['state']
 
 
