@@ -125,8 +125,16 @@ def test_more_samples_keep_the_first_ones(sample, tmp_path):
     assert all(many[name] == few[name] for name in few if name.startswith('image'))
 
 
+@pytest.mark.parametrize('given, task', [
+    ([], '->image,text'), (['--given', 'text=ab'], 'text->image'),
+])  # fmt: skip
+def test_all_that_is_not_given_is_generated_unless_a_part_is_named(sample, tmp_path, given, task):
+    assert sample('--num=2', *given) == 0
+    assert json.loads((tmp_path / 'samples' / '0001' / 'manifest.json').read_text())['task'] == task
+
+
 @pytest.mark.parametrize('arguments, code, wanted', [
-    (['--num=2'], 2, '--generate is missing: name one or more of image, text'),
+    (['--given', 'text=ab', '--given', 'image=x.png'], 2, '--given names all of image, text'),
     (['--generate=vidio'], 2, 'modality "vidio" is not in this model'),
     (['--generate=txt'], 2, 'Did you mean "text"?'),
     (['--generate=image', '--given', 'image=x.png'], 2, 'both gives and generates image'),

@@ -2,7 +2,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from vqdit.errors import CheckpointError, VqditError
+from vqdit.training import pipeline
 from vqdit.training.defaults import defaults, pixels_tokenizer, text_tokenizer
+from vqdit.training.image_defaults import image_defaults
 from vqdit.training.pipeline import check_config, load_generator, start_run
 from vqdit.training.workdir import save_config
 
@@ -66,3 +68,13 @@ def test_a_workdir_without_a_model_says_what_to_run(tmp_path):
         load_generator(tmp_path, step=3)
     with pytest.raises(CheckpointError, match=r'train\.py'):
         load_generator(tmp_path)
+
+
+@pytest.mark.parametrize('config', [_config(), ConfigDict(image_defaults('DiT-S/8'))])
+def test_a_trained_run_says_how_to_sample(tmp_path, monkeypatch, caplog, config):
+    monkeypatch.setattr(pipeline, 'check_config', lambda _: None)
+    monkeypatch.setattr(pipeline, '_train_modalities', lambda _: None)
+    monkeypatch.setattr(pipeline.image_stage, 'train_images', lambda _: None)
+    with caplog.at_level('INFO'):
+        pipeline.train(config, tmp_path)
+    assert f'python sample.py --workdir={tmp_path} --num=8' in caplog.text

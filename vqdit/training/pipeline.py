@@ -52,20 +52,26 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     with start_run(config, Path(workdir)) as run:
         if is_image_model(config):
             image_stage.train_images(run)
-            return
-        tokenizers = tokenizer_stage.train_tokenizers(run)
-        if tokenizers_alone(config):
-            logger.info('trained the tokenizers alone, as diffusion.tasks is empty; they are in %s/tokenizers', workdir)
-            return
-        layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
-        token_stage.write_tokens(run, tokenizers, layout)
-        diffusion_stage.train_diffusion(run, tokenizers, layout)
-    logger.info('trained; sample with: python sample.py --workdir=%s --num=8', workdir)
+        else:
+            _train_modalities(run)
+    if tokenizers_alone(config):
+        logger.info('trained the tokenizers alone, as diffusion.tasks is empty; they are in %s/tokenizers', workdir)
+    else:
+        logger.info('trained; sample with: python sample.py --workdir=%s --num=8', workdir)
+
+
+def _train_modalities(run: Run) -> None:
+    tokenizers = tokenizer_stage.train_tokenizers(run)
+    if tokenizers_alone(run.config):
+        return
+    layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
+    token_stage.write_tokens(run, tokenizers, layout)
+    diffusion_stage.train_diffusion(run, tokenizers, layout)
 
 
 def tokenizers_alone(config: ConfigDict) -> bool:
     """Whether a config has no diffusion model."""
-    return not config.diffusion.tasks and not is_image_model(config)
+    return not (is_image_model(config) or config.diffusion.tasks)
 
 
 def check_config(config: ConfigDict) -> None:
