@@ -52,7 +52,8 @@ TEMPERATURE = flags.DEFINE_float('temperature', None, 'below 1: likelier and les
 TOP_K = flags.DEFINE_integer('top_k', None, 'only so many of the likeliest codes of every token', lower_bound=1)
 TOP_P = flags.DEFINE_float('top_p', None, 'only the likeliest codes that hold this probability together')
 ORDER = flags.DEFINE_enum('order', None, ORDERS, 'which tokens are generated first')
-OF_CODES = TEMPERATURE, TOP_K, TOP_P, ORDER
+OF_MODALITIES = (GIVEN, GENERATE, GUIDANCE_INTERVAL, GUIDANCE_SCHEDULE, GUIDANCE_RESCALE, GUIDANCE_AVERAGE, SAMPLER,
+                 TEMPERATURE, TOP_K, TOP_P, ORDER)
 OUT = flags.DEFINE_string('out', None, 'empty folder for the files; the next of WORKDIR/samples/ by default')
 WEIGHTS = flags.DEFINE_string('weights', None, 'image DiT of another project, in place of --workdir')
 VAE = flags.DEFINE_string('vae', None, 'folder of the autoencoder of its latents, as diffusers saves it')
@@ -77,13 +78,13 @@ def main() -> None:
     if bool(WORKDIR.value) == bool(WEIGHTS.value):
         raise UserError('name either --workdir, a folder of train.py, or --weights, a file of another project')
     if WEIGHTS.value:
-        _refuse(GIVEN, GENERATE, GUIDANCE_AVERAGE, AVERAGE, *OF_CODES, beside='--weights')
+        _refuse(*OF_MODALITIES, AVERAGE, beside='--weights')
         options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, heads=HEADS)
         generator = load_weights(WEIGHTS.value, VAE.value, FAMILY.value, **options)
         return sample_images(generator, Path('samples'), {'weights': Path(WEIGHTS.value).name})
     _refuse(VAE, FAMILY, HEADS, beside='--workdir')
     if is_image_model(load_config(WORKDIR.value)):
-        _refuse(GIVEN, GENERATE, GUIDANCE_AVERAGE, *OF_CODES, beside='a workdir of images of classes')
+        _refuse(*OF_MODALITIES, beside='a workdir of images of classes')
         options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, average=AVERAGE)
         generator = load_image_generator(WORKDIR.value, **options)
         return sample_images(generator, Path(WORKDIR.value) / 'samples', {})

@@ -186,6 +186,8 @@ def test_images_of_classes_from_weights_of_another_project(sample, tmp_path, cap
     ([], 2, 'name either --workdir'),
     (['--weights=x.pt', '--workdir=y'], 2, 'name either --workdir'),
     (['--weights=x.pt', '--generate=image'], 2, '--generate has no meaning beside --weights'),
+    *((['--weights=x.pt', f'--{flag}'], 2, f'--{flag.split("=")[0]} has no meaning beside --weights') for flag in [
+        'sampler=ordered', 'guidance_interval=0.1,0.9', 'guidance_schedule=linear', 'guidance_rescale=0.5', 'top_k=2']),
     (['--workdir=y', '--label=3'], 2, '--label has no meaning beside a workdir of modalities'),
     (['--weights=x.pt'], 2, 'there is no weight file x.pt'),
     ([f'--weights={GOLDEN}/dit_diffusers'], 2, '--vae is missing'),
