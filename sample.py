@@ -28,7 +28,7 @@ from vqdit.generation.given import parse_given, read_given
 from vqdit.generation.images import ImageGenerator
 from vqdit.generation.outputs import empty_folder, new_folder, write_samples
 from vqdit.generation.weights import load_weights
-from vqdit.training.host import prepare_host
+from vqdit.training.host import keep_compiled_programs, prepare_host
 from vqdit.training.image_factory import is_image_model
 from vqdit.training.pipeline import load_generator, load_image_generator
 from vqdit.training.sampler_settings import general
@@ -75,6 +75,7 @@ def overrides() -> dict[str, Any]:
 
 def main() -> None:
     prepare_host(cpu_devices=1)
+    keep_compiled_programs()
     if bool(WORKDIR.value) == bool(WEIGHTS.value):
         raise UserError('name either --workdir, a folder of train.py, or --weights, a file of another project')
     if WEIGHTS.value:

@@ -80,7 +80,9 @@ def sample(script, generator, tmp_path, monkeypatch):
         config = {'data': {'source': 'world', 'image': {'size': 8}}, 'diffusion': {'sampler': sampler}}
         return generator, ConfigDict(config)
 
+    prepared = []
     monkeypatch.setattr(script, 'prepare_host', lambda **_: '')  # JAX runs already, with eight devices
+    monkeypatch.setattr(script, 'keep_compiled_programs', lambda: prepared.append('programs kept'))
     monkeypatch.setattr(script, 'load_generator', load_generator)
     monkeypatch.setattr(script, 'load_config', lambda _: ConfigDict({'diffusion': {'model': {}}}))
 
@@ -90,6 +92,7 @@ def sample(script, generator, tmp_path, monkeypatch):
             place = [f'--workdir={workdir}'] if workdir else []
             return command.execute(script.main, ['sample.py', *place, *arguments])
 
+    run.prepared = prepared
     return run
 
 
@@ -108,6 +111,10 @@ def test_samples_are_files_and_a_manifest(sample, tmp_path, capsys):
     assert (manifest['seed'], manifest['num'], manifest['sampler']['steps']) == (7, 3, 3)
     assert manifest['tokenizers'] == {'image': 'grey', 'text': 'letters'}
     assert str(folder / 'grid.png') in capsys.readouterr().out
+
+
+def test_the_next_run_finds_the_compiled_programs(sample):
+    assert sample('--generate=image', '--num=1') == 0 and sample.prepared == ['programs kept']
 
 
 def test_equal_seeds_give_equal_files_and_others_do_not(sample, tmp_path):
