@@ -48,6 +48,9 @@ def test_a_sound_config_passes():
     ('diffusion.training.batch_size', 12, 'batch_size 12 is not divisible by 8'),
     ('mesh.data', 64, 'visible devices'),
     ('data.source', 'wrld', 'world'),
+    *((path, value, f'{path} is {value}; it is a whole number, 1 or more') for path, value in [
+        ('checkpoints.every', 0), ('logging.every', 0), ('logging.samples_every', -1),
+        ('diffusion.sampler.batch_size', 0)]),
 ])
 def test_mistakes_are_found_before_anything_is_written(path, value, said):
     with pytest.raises(VqditError, match=said):
