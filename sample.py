@@ -4,7 +4,8 @@ python sample.py --workdir=runs/quickstart --given text="a small red circle at t
     --generate=image,audio --num=8
 python sample.py --weights=DiT-XL-2-256x256.pt --vae=sd-vae-ft-ema --label=207 --num=4
 
---given repeats; its value is a file or, for text, the text itself. With nothing given all is generated jointly.
+--given repeats; its value is a file or, for text, the text itself. What is not given is generated, jointly, unless
+--generate names a part of it.
 --weights is a file of DiT or SiT, or a folder that diffusers saved of a network or of a whole pipeline.
 """
 
@@ -27,7 +28,7 @@ from vqdit.generation.given import parse_given, read_given
 from vqdit.generation.images import ImageGenerator
 from vqdit.generation.outputs import empty_folder, new_folder, write_samples
 from vqdit.generation.weights import load_weights
-from vqdit.training.host import prepare_host
+from vqdit.training.host import keep_compiled_programs, prepare_host
 from vqdit.training.image_factory import is_image_model
 from vqdit.training.pipeline import load_generator, load_image_generator
 from vqdit.training.sampler_settings import general
@@ -36,7 +37,7 @@ from vqdit.training.workdir import load_config
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'folder of the trained model')
 GIVEN = flags.DEFINE_multi_string('given', [], 'modality=file or text=words; may be repeated')
-GENERATE = flags.DEFINE_list('generate', None, 'modalities to generate, such as image,audio')
+GENERATE = flags.DEFINE_list('generate', None, 'modalities to generate, such as image,audio; by default all not given')
 NUM = flags.DEFINE_integer('num', 8, 'number of samples', lower_bound=1)
 SEED = flags.DEFINE_integer('seed', 0, 'equal seeds give equal samples', lower_bound=0)
 STEPS = flags.DEFINE_integer('steps', None, "steps of the sampler; the config's by default", lower_bound=1)
@@ -51,7 +52,8 @@ TEMPERATURE = flags.DEFINE_float('temperature', None, 'below 1: likelier and les
 TOP_K = flags.DEFINE_integer('top_k', None, 'only so many of the likeliest codes of every token', lower_bound=1)
 TOP_P = flags.DEFINE_float('top_p', None, 'only the likeliest codes that hold this probability together')
 ORDER = flags.DEFINE_enum('order', None, ORDERS, 'which tokens are generated first')
-OF_CODES = TEMPERATURE, TOP_K, TOP_P, ORDER
+OF_MODALITIES = (GIVEN, GENERATE, GUIDANCE_INTERVAL, GUIDANCE_SCHEDULE, GUIDANCE_RESCALE, GUIDANCE_AVERAGE, SAMPLER,
+                 TEMPERATURE, TOP_K, TOP_P, ORDER)
 OUT = flags.DEFINE_string('out', None, 'empty folder for the files; the next of WORKDIR/samples/ by default')
 WEIGHTS = flags.DEFINE_string('weights', None, 'image DiT of another project, in place of --workdir')
 VAE = flags.DEFINE_string('vae', None, 'folder of the autoencoder of its latents, as diffusers saves it')
@@ -73,16 +75,17 @@ def overrides() -> dict[str, Any]:
 
 def main() -> None:
     prepare_host(cpu_devices=1)
+    keep_compiled_programs()
     if bool(WORKDIR.value) == bool(WEIGHTS.value):
         raise UserError('name either --workdir, a folder of train.py, or --weights, a file of another project')
     if WEIGHTS.value:
-        _refuse(GIVEN, GENERATE, GUIDANCE_AVERAGE, AVERAGE, *OF_CODES, beside='--weights')
+        _refuse(*OF_MODALITIES, AVERAGE, beside='--weights')
         options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, heads=HEADS)
         generator = load_weights(WEIGHTS.value, VAE.value, FAMILY.value, **options)
         return sample_images(generator, Path('samples'), {'weights': Path(WEIGHTS.value).name})
     _refuse(VAE, FAMILY, HEADS, beside='--workdir')
     if is_image_model(load_config(WORKDIR.value)):
-        _refuse(GIVEN, GENERATE, GUIDANCE_AVERAGE, *OF_CODES, beside='a workdir of images of classes')
+        _refuse(*OF_MODALITIES, beside='a workdir of images of classes')
         options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, average=AVERAGE)
         generator = load_image_generator(WORKDIR.value, **options)
         return sample_images(generator, Path(WORKDIR.value) / 'samples', {})
@@ -112,9 +115,10 @@ def sample_tokens() -> None:
     values = parse_given(GIVEN.value)
     generator, config = load_generator(WORKDIR.value, **overrides())
     modalities = generator.layout.modalities
-    if not GENERATE.value:
-        raise UserError(f'--generate is missing: name one or more of {", ".join(modalities)}')
-    task = Task(tuple(values), tuple(GENERATE.value))
+    generated = tuple(GENERATE.value or (name for name in modalities if name not in values))
+    if not generated:
+        raise UserError(f'--given names all of {", ".join(modalities)}, which leaves none to generate; drop one')
+    task = Task(tuple(values), generated)
     task.roles(generator.layout)
     if not task.given and GUIDANCE.value not in (None, 1.0) and general(config)['guidance_average'] is None:
         raise UserError('--guidance pulls towards what is given, which is nothing; add --given or drop --guidance')
@@ -124,7 +128,7 @@ def sample_tokens() -> None:
     if 'text' in given:
         generator.tokenizers['text'].encode(given['text'])  # strict: an unknown word is the user's mistake
     out = empty_folder(Path(OUT.value)) if OUT.value else None
-    generated = generator.generate(task, given, NUM.value, SEED.value)
+    made = generator.generate(task, given, NUM.value, SEED.value)
     folder = out or new_folder(Path(WORKDIR.value) / 'samples')
     about = {
         'given': {name: value if name == 'text' else Path(value).name for name, value in values.items()},
@@ -134,7 +138,7 @@ def sample_tokens() -> None:
         'tokenizers': {name: generator.tokenizers[name].fingerprint for name in modalities},
         'vqdit': __version__,
     }
-    write_samples(folder, task, given, generated, formats.audio.rate, about)
+    write_samples(folder, task, given, made, formats.audio.rate, about)
     sys.stdout.write(f'{NUM.value} samples of {task}: {folder}/grid.png\n')
 
 

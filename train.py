@@ -16,6 +16,7 @@ from absl import flags
 
 from vqdit.command import config_flag, run
 from vqdit.errors import UserError
+from vqdit.evaluation.directions import find_scorer
 from vqdit.evaluation.report import evaluate
 from vqdit.training.ahead import compile_ahead
 from vqdit.training.host import cores, join_processes, keep_compiled_programs, prepare_host
@@ -45,6 +46,8 @@ def main() -> None:
     join_processes()
     if jax.process_index() > 0:
         logging.getLogger().setLevel(logging.WARNING)
+    if 'evaluation' in CONFIG.value:
+        find_scorer(CONFIG.value)  # The evaluation would refuse an unknown one after the training.
     train(CONFIG.value, WORKDIR.value)
     if jax.process_count() == 1:
         evaluate(WORKDIR.value)

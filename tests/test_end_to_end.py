@@ -135,3 +135,8 @@ def test_a_word_that_the_model_does_not_know_is_told_in_a_line(trained, tmp_path
 def test_another_config_is_refused_with_the_difference(trained):
     done = _run(_train(trained, **{'diffusion.model.depth': 2}), expected=2)
     assert 'diffusion.model.depth: 1 -> 2' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_an_unknown_scorer_is_refused_before_anything_is_written(tmp_path):
+    done = _run(_train(tmp_path / 'run', **{'evaluation.scorer': 'wrld'}), expected=2)
+    assert 'Did you mean "world"' in done.stderr and not (tmp_path / 'run').exists()

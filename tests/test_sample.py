@@ -80,7 +80,9 @@ def sample(script, generator, tmp_path, monkeypatch):
         config = {'data': {'source': 'world', 'image': {'size': 8}}, 'diffusion': {'sampler': sampler}}
         return generator, ConfigDict(config)
 
+    prepared = []
     monkeypatch.setattr(script, 'prepare_host', lambda **_: '')  # JAX runs already, with eight devices
+    monkeypatch.setattr(script, 'keep_compiled_programs', lambda: prepared.append('programs kept'))
     monkeypatch.setattr(script, 'load_generator', load_generator)
     monkeypatch.setattr(script, 'load_config', lambda _: ConfigDict({'diffusion': {'model': {}}}))
 
@@ -90,6 +92,7 @@ def sample(script, generator, tmp_path, monkeypatch):
             place = [f'--workdir={workdir}'] if workdir else []
             return command.execute(script.main, ['sample.py', *place, *arguments])
 
+    run.prepared = prepared
     return run
 
 
@@ -110,6 +113,10 @@ def test_samples_are_files_and_a_manifest(sample, tmp_path, capsys):
     assert str(folder / 'grid.png') in capsys.readouterr().out
 
 
+def test_the_next_run_finds_the_compiled_programs(sample):
+    assert sample('--generate=image', '--num=1') == 0 and sample.prepared == ['programs kept']
+
+
 def test_equal_seeds_give_equal_files_and_others_do_not(sample, tmp_path):
     for seed in (1, 1, 2):
         assert sample('--generate=image,text', '--num=5', f'--seed={seed}') == 0
@@ -125,8 +132,16 @@ def test_more_samples_keep_the_first_ones(sample, tmp_path):
     assert all(many[name] == few[name] for name in few if name.startswith('image'))
 
 
+@pytest.mark.parametrize('given, task', [
+    ([], '->image,text'), (['--given', 'text=ab'], 'text->image'),
+])  # fmt: skip
+def test_all_that_is_not_given_is_generated_unless_a_part_is_named(sample, tmp_path, given, task):
+    assert sample('--num=2', *given) == 0
+    assert json.loads((tmp_path / 'samples' / '0001' / 'manifest.json').read_text())['task'] == task
+
+
 @pytest.mark.parametrize('arguments, code, wanted', [
-    (['--num=2'], 2, '--generate is missing: name one or more of image, text'),
+    (['--given', 'text=ab', '--given', 'image=x.png'], 2, '--given names all of image, text'),
     (['--generate=vidio'], 2, 'modality "vidio" is not in this model'),
     (['--generate=txt'], 2, 'Did you mean "text"?'),
     (['--generate=image', '--given', 'image=x.png'], 2, 'both gives and generates image'),
@@ -178,6 +193,8 @@ def test_images_of_classes_from_weights_of_another_project(sample, tmp_path, cap
     ([], 2, 'name either --workdir'),
     (['--weights=x.pt', '--workdir=y'], 2, 'name either --workdir'),
     (['--weights=x.pt', '--generate=image'], 2, '--generate has no meaning beside --weights'),
+    *((['--weights=x.pt', f'--{flag}'], 2, f'--{flag.split("=")[0]} has no meaning beside --weights') for flag in [
+        'sampler=ordered', 'guidance_interval=0.1,0.9', 'guidance_schedule=linear', 'guidance_rescale=0.5', 'top_k=2']),
     (['--workdir=y', '--label=3'], 2, '--label has no meaning beside a workdir of modalities'),
     (['--weights=x.pt'], 2, 'there is no weight file x.pt'),
     ([f'--weights={GOLDEN}/dit_diffusers'], 2, '--vae is missing'),

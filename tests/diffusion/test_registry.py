@@ -115,7 +115,7 @@ def test_guidance_is_its_settings():
     full = registry.build_guidance(2.0, 'guidance', (0.1, 0.9), 'linear', 0.7)
     assert isinstance(full, Interval) and (full.low, full.high) == (0.1, 0.9) and isinstance(full.inner, Rescaled)
     assert full.inner.inner.weight(0.5) == 1.5
-    for changes in ({'weight': -1.0}, {'interval': (0.9, 0.1)}, {'interval': (0.5,)}, {'schedule': 'cosin'},
-                    {'rescale': 2.0}):
+    for changes in ({'weight': -1.0}, {'interval': (0.9, 0.1)}, {'interval': (0.5,)}, {'interval': 0.5},
+                    {'interval': 'ab'}, {'interval': 0.5, 'weight': 1.0}, {'schedule': 'cosin'}, {'rescale': 2.0}):
         with pytest.raises(UserError):
             registry.build_guidance(**({'weight': 2.0, 'path': 'guidance'} | changes))

@@ -1,8 +1,11 @@
 """The report: rows as JSON, a table, and things to look at and listen to."""
 
+import importlib
 import json
+from types import SimpleNamespace
 
 import pytest
+from absl import flags
 
 from vqdit.diffusion.clock import Task
 from vqdit.evaluation import report
@@ -45,3 +48,16 @@ def test_evaluation_writes_all_of_it(config, knowing, tmp_path, monkeypatch, cap
         assert f'({folder}/grid.png)' in text and (tmp_path / folder / 'grid.png').exists()
     assert len(list((tmp_path / 'report' / 'text-to-image').glob('image_*.png'))) == 8
     assert len(list((tmp_path / 'report' / 'image-audio-to-text').glob('given_audio_*.wav'))) == 8
+
+
+def test_the_command_keeps_compiled_programs_for_the_next_one(monkeypatch):
+    with monkeypatch.context() as patch:
+        # Its flag would be required of every other script that is tested in this process.
+        patch.setattr(flags, 'DEFINE_string', lambda *_, **__: SimpleNamespace(value='runs/x'))
+        module = importlib.import_module('vqdit.evaluation.__main__')
+    done = []
+    monkeypatch.setattr(module, 'prepare_host', lambda **_: done.append('host'))
+    monkeypatch.setattr(module, 'keep_compiled_programs', lambda: done.append('programs'))
+    monkeypatch.setattr(module, 'evaluate', done.append)
+    module.main()
+    assert done == ['host', 'programs', 'runs/x']

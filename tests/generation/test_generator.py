@@ -79,6 +79,13 @@ def test_a_sample_belongs_to_its_seed_and_its_global_index(generator):
     assert (generator.generate_codes(task, codes, seed=2) != whole).any()
 
 
+def test_the_rest_of_a_series_needs_no_compilation_of_its_own(model_and_params):
+    generator, task = _generator(model_and_params, 4), Task.parse('->question,answer')
+    for start, count in ((0, 4), (4, 4), (8, 3)):
+        generator.generate_codes(task, np.zeros((count, LAYOUT.length), np.int32), first_index=start)
+    assert generator._sample._cache_size() == 1
+
+
 def test_one_given_item_serves_all_samples_and_results_are_data(generator):
     answers = generator.generate(Task.parse('question->answer'), {'question': ['red blue']}, count=3)['answer']
     assert len(answers) == 3 and all(set(text.split()) <= {'yes', 'no', '<unknown>'} for text in answers)

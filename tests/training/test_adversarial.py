@@ -1,5 +1,6 @@
 """A tokenizer against a discriminator: one compiled step at several steps of its schedule."""
 
+import dataclasses
 import functools
 
 import jax
@@ -127,6 +128,23 @@ def test_a_step_that_is_not_finite_changes_neither_side():
     _equal(after.adversary, broken.adversary)
     _equal(after.codebook, broken.codebook)
     assert int(metrics['skipped']) == 1 and int(after.step) == FULL + 1
+
+
+class Steep(Hinge):
+    """A loss whose value is finite, and whose slope is not: the root of 0 times the logits."""
+
+    def discriminator(self, real, fake):
+        return super().discriminator(real, fake) + jnp.sqrt(0.0 * jnp.sum(real[0]))
+
+
+def test_a_discriminator_whose_gradient_is_not_finite_changes_neither_side():
+    adversary = dataclasses.replace(ADVERSARY, game=Steep(), gradient_penalty=0.0)
+    steep = make_adversarial_step(TOKENIZER, 'image', adversary, OPTIMIZER, 0.9)
+    before = _at(FULL)
+    after, metrics = jax.jit(steep, compiler_options=QUICK)(before, {'image': PIXELS}, ROOT)
+    assert np.isfinite([float(metrics[name]) for name in ('loss', 'gradient_norm', 'discriminator')]).all()
+    assert not np.isfinite(float(metrics['discriminator_gradient_norm'])) and int(metrics['skipped']) == 1
+    _equal((after.params, after.adversary), (before.params, before.adversary))
 
 
 def test_the_adversary_is_part_of_the_checkpoint(tmp_path):

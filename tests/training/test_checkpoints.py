@@ -18,6 +18,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from vqdit.errors import CheckpointError, DiskError, NonFiniteError
+from vqdit.training import checkpoint_reader
 from vqdit.training.checkpoint_reader import CheckpointReader
 from vqdit.training.checkpoints import Checkpoints
 
@@ -381,3 +382,11 @@ def test_kill_9_always_leaves_the_newest_checkpoint_whole(tmp_path, trials, capl
             assert all(bool((restored.trees['state'][f'w{i}'] == restored.step + i).all()) for i in range(8))
         saver.stdin.close()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_what_another_process_failed_to_load_is_not_verified(saved, monkeypatch):
+    """Verification gathers from all processes, and that one would not take part."""
+    monkeypatch.setattr(checkpoint_reader, 'any_process', lambda failed: (True,))
+    monkeypatch.setattr(checkpoint_reader.checkpoint_record, 'verify', lambda *_: pytest.fail('verified'))
+    with pytest.raises(CheckpointError, match=r'step 3 is damaged \(seen by another process\)'):
+        CheckpointReader(saved).restore(abstract(trees_at(0)), step=3)

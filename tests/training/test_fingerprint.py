@@ -36,6 +36,14 @@ def test_sharding_does_not_matter(spec):
     assert fingerprint.fingerprint([sharded]) == fingerprint.fingerprint([array])
 
 
+@pytest.mark.parametrize('kind', [np.asarray, jnp.asarray])
+def test_what_every_process_has_whole_is_counted_by_the_first_alone(monkeypatch, kind):
+    array = kind(np.arange(1, 6, dtype=np.int32))
+    assert fingerprint.fingerprint([array]) == {'0': oracle(np.asarray(array))}
+    monkeypatch.setattr(jax, 'process_index', lambda: 1)
+    assert fingerprint.fingerprint([array]) == {'0': (0, 0)}
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8'])
 def test_every_single_flipped_bit_changes_both_sums(dtype):
     array = (np.random.default_rng(1).normal(size=(3, 4)) * 9).astype(jnp.dtype(dtype))

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from vqdit.errors import CheckpointError, NonFiniteError, Preempted
 from vqdit.training.defaults import defaults, optimization
 from vqdit.training.interruption import StopFlag
-from vqdit.training.loop import Run, Stage, fit
+from vqdit.training.loop import Run, Stage, fit, is_polled
 from vqdit.training.sharding import make_mesh
 from vqdit.training.state import create_state
 from vqdit.training.steps import make_step
@@ -119,3 +119,8 @@ def test_samples_are_shown_at_the_end(tmp_path):
     shown = []
     _fit(tmp_path, show=lambda step, state: shown.append((step, int(state.step))))
     assert shown == [(10, 10)]
+
+
+def test_several_processes_are_asked_for_a_stop_every_tenth_step_and_at_the_last():
+    assert [step for step in range(1, 26) if is_polled(step, 25, processes=2)] == [10, 20, 25]
+    assert all(is_polled(step, 25, processes=1) for step in range(1, 26))

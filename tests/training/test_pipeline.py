@@ -2,7 +2,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from vqdit.errors import CheckpointError, VqditError
+from vqdit.training import pipeline
 from vqdit.training.defaults import defaults, pixels_tokenizer, text_tokenizer
+from vqdit.training.image_defaults import image_defaults
 from vqdit.training.pipeline import check_config, load_generator, start_run
 from vqdit.training.workdir import save_config
 
@@ -46,6 +48,9 @@ def test_a_sound_config_passes():
     ('diffusion.training.batch_size', 12, 'batch_size 12 is not divisible by 8'),
     ('mesh.data', 64, 'visible devices'),
     ('data.source', 'wrld', 'world'),
+    *((path, value, f'{path} is {value}; it is a whole number, 1 or more') for path, value in [
+        ('checkpoints.every', 0), ('logging.every', 0), ('logging.samples_every', -1),
+        ('diffusion.sampler.batch_size', 0)]),
 ])
 def test_mistakes_are_found_before_anything_is_written(path, value, said):
     with pytest.raises(VqditError, match=said):
@@ -66,3 +71,13 @@ def test_a_workdir_without_a_model_says_what_to_run(tmp_path):
         load_generator(tmp_path, step=3)
     with pytest.raises(CheckpointError, match=r'train\.py'):
         load_generator(tmp_path)
+
+
+@pytest.mark.parametrize('config', [_config(), ConfigDict(image_defaults('DiT-S/8'))])
+def test_a_trained_run_says_how_to_sample(tmp_path, monkeypatch, caplog, config):
+    monkeypatch.setattr(pipeline, 'check_config', lambda _: None)
+    monkeypatch.setattr(pipeline, '_train_modalities', lambda _: None)
+    monkeypatch.setattr(pipeline.image_stage, 'train_images', lambda _: None)
+    with caplog.at_level('INFO'):
+        pipeline.train(config, tmp_path)
+    assert f'python sample.py --workdir={tmp_path} --num=8' in caplog.text

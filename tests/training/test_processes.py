@@ -43,6 +43,7 @@ with Lock(workdir), StopFlag(workdir) as flag, Checkpoints(workdir + '/checkpoin
     checkpoints.save(2, tree, wait=True)
     again = checkpoints.restore(wanted).trees
     answer['fingerprint'] = fingerprint.fingerprint(again)
+    answer['whole'] = fingerprint.fingerprint([jnp.arange(3)])
     print('ready', flush=True)
     polls = 0
     while flag.poll() is not Request.STOP:
@@ -79,6 +80,7 @@ def test_two_processes_save_restore_and_stop_together(tmp_path):
     sums = {path: list(pair) for path, pair in fingerprint.fingerprint(tree).items()}
     assert answers[0] == answers[1]
     assert answers[0] == {**answers[0], 'any': [True, False], 'restored': 1, 'fingerprint': sums}
+    assert answers[0]['whole'] == {'0': list(fingerprint.fingerprint([jnp.arange(3)])['0'])}
     abstract = {
         'w': jax.ShapeDtypeStruct((8, 5), jnp.float32, sharding=SingleDeviceSharding(jax.devices()[0]))
     }

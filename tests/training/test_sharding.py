@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from ml_collections import ConfigDict
 from vqdit.errors import UserError
 from vqdit.training.sharding import (
     check_batch,
+    check_processes,
     check_split,
     fixed_size,
     make_mesh,
@@ -34,6 +37,16 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes):
 
 def test_fixed_sizes_may_use_the_first_devices_only():
     assert _mesh(2, 2, 1).devices.ravel().tolist() == jax.devices()[:4]
+
+
+def test_an_example_that_lies_on_two_processes_is_refused():
+    """Four devices of each of two processes."""
+    devices = np.array([SimpleNamespace(process_index=index // 4) for index in range(8)])
+    for sizes in ((8, 1, 1, 1), (1, 8, 1, 1), (2, 1, 1, 4), (1, 2, 2, 2)):
+        check_processes(devices.reshape(sizes))
+    for sizes in ((1, 1, 1, 8), (1, 1, 8, 1), (1, 1, 2, 4)):
+        with pytest.raises(UserError, match='over processes'):
+            check_processes(devices.reshape(sizes))
 
 
 def test_only_stated_sizes_say_how_many_devices_are_used():

@@ -79,6 +79,18 @@ def test_the_same_config_is_welcome_and_another_is_shown(tmp_path):
     assert workdir.load_config(tmp_path).to_dict() == config().to_dict()
 
 
+def test_what_changes_nothing_that_is_learned_may_change_and_is_saved(tmp_path):
+    sections = ('mesh', 'logging', 'checkpoints', 'reliability', 'evaluation')
+    workdir.claim(tmp_path, {'seed': 0} | {name: {'number': 1, 'more': {}} for name in sections})
+    changed = {'seed': 0} | {name: {'number': 2, 'more': {'key': 1}} for name in sections}
+    workdir.claim(tmp_path, changed)
+    assert workdir.load_config(tmp_path).to_dict() == changed
+    with pytest.raises(UserError) as caught:
+        workdir.claim(tmp_path, changed | {'seed': 1, 'mesh': {'number': 3}})
+    assert '  seed: 0 -> 1\n' in str(caught.value) and 'mesh' not in str(caught.value)
+    assert workdir.load_config(tmp_path).to_dict() == changed
+
+
 def test_many_differences_are_cut_short(tmp_path):
     workdir.claim(tmp_path, {'a': dict.fromkeys('abcdefghijklmnopqrst', 0)})
     with pytest.raises(UserError, match='and 8 more'):

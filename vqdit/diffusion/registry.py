@@ -129,10 +129,11 @@ def build_guidance(weight: float, path: str, interval: tuple[float, float] = (0.
     """
     if weight < 0:
         raise UserError(f'{path} is {weight}, which pulls away from what is given; it is 1 for none, or larger')
+    levels = interval if isinstance(interval, tuple | list) else ()
+    if len(levels) != 2 or not all(isinstance(level, int | float) for level in levels):
+        raise UserError(f'{path}_interval is {interval}; write two noise levels, such as (0.1, 0.9)')
     if weight == 1:
         return 1.0
-    if len(interval) != 2 or not all(isinstance(level, int | float) for level in interval):
-        raise UserError(f'{path}_interval is {interval}; write two noise levels, such as (0.1, 0.9)')
     guidance: Guidance = Scale(choose(WEIGHT_SCHEDULES, schedule, f'{path}_schedule')(weight))
     if rescale:
         guidance = Rescaled(guidance, rescale)

@@ -1,6 +1,6 @@
 """Every direction of a model, generated from test data and scored: each example is counted once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,7 +56,12 @@ class Direction:
 
 def make_scorer(config: ConfigDict) -> Scorer:
     """The scorer that `config.evaluation.scorer` names. Raises UserError for an unknown one."""
-    return choose(SCORERS, config.evaluation.scorer, 'evaluation.scorer')(config)
+    return find_scorer(config)(config)
+
+
+def find_scorer(config: ConfigDict) -> Callable[[ConfigDict], Scorer]:
+    """What makes the scorer: known before any data are. Raises UserError as `make_scorer` does."""
+    return choose(SCORERS, config.evaluation.scorer, 'evaluation.scorer')
 
 
 def measure_tokenizers(generator: Generator, config: ConfigDict, scorer: Scorer) -> list[Row]:

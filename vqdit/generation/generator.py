@@ -42,7 +42,7 @@ class Generator(OnDevices):
     Attributes:
         tokenizers: one for every modality of the layout.
         layout: the order of the modalities in the sequence of N tokens.
-        batch_size: samples drawn at once, at most; larger calls are padded to a multiple of it.
+        batch_size: samples drawn at once, at most; calls that end beyond it are padded to a multiple of it.
     """
 
     def __init__(self, model: MultimodalDiT, params: Any, tokenizers: Mapping[str, Tokenizer], sampler: Sampler,
@@ -99,7 +99,8 @@ class Generator(OnDevices):
 
     def _in_batches(self, function: Callable, codes: np.ndarray, roles: np.ndarray, seed: int,
                     first_index: int) -> np.ndarray:
-        count, size = len(codes), min(len(codes), self.batch_size)
+        # The last of several calls for one series, which may be short, is padded to the size of those before it.
+        count, size = len(codes), min(first_index + len(codes), self.batch_size)
         root, pieces = jax.random.key(seed), []
         codes = np.where(roles == GIVEN, codes, self.layout.mask_ids[None])
         for start in range(0, count, size):

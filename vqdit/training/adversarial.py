@@ -27,6 +27,9 @@ from vqdit.training.passes import Pass, whole
 from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import Metrics, keep_if
 
+GUARDED = ('loss', 'gradient_norm', 'discriminator', 'discriminator_gradient_norm')
+"""The metrics that must be finite, else a step changes nothing."""
+
 
 @flax.struct.dataclass
 class AdversaryState:
@@ -71,7 +74,8 @@ def make_adversarial_step(tokenizer: LearnedTokenizer, modality: str, adversary:
         grads, = pull((slope, jnp.ones_like(bottleneck)))
         opponent, opposing = _train_discriminator(adversary, state, output, x)
         norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(value + bottleneck) & jnp.isfinite(norm) & jnp.isfinite(opposing['discriminator'])
+        figures |= opposing | {'loss': value + bottleneck, 'gradient_norm': norm}
+        finite = jnp.isfinite(jnp.stack([figures[name] for name in GUARDED])).all()
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new = AdversarialState(
@@ -81,8 +85,7 @@ def make_adversarial_step(tokenizer: LearnedTokenizer, modality: str, adversary:
             adversary=AdversaryState(**vars(opponent) | {'balance': balance}))
         old = AdversarialState(**vars(state) | {'step': state.step + 1, 'skipped': state.skipped + 1})
         state = keep_if(finite, new, old)
-        return state, metrics | figures | opposing | {
-            'loss': value + bottleneck, 'gradient_norm': norm, 'skipped': state.skipped}
+        return state, metrics | figures | {'skipped': state.skipped}
 
     return step
 
@@ -110,7 +113,7 @@ def _pull_of_losses(tokenizer: LearnedTokenizer, adversary: Adversary, state: Ad
 
 def _train_discriminator(adversary: Adversary, state: AdversarialState, output: jax.Array,
                          x: jax.Array) -> tuple[AdversaryState, Metrics]:
-    """The adversary after its own step, from its start on, and its loss."""
+    """The adversary after its own step, from its start on, its loss and the norm of its gradient."""
     old, fake_data = state.adversary, jax.lax.stop_gradient(output)
 
     def loss(params: Tree) -> tuple[jax.Array, LecamState]:
@@ -126,7 +129,8 @@ def _train_discriminator(adversary: Adversary, state: AdversarialState, output: 
     (value, lecam), grads = jax.value_and_grad(loss, has_aux=True)(old.params)
     updates, opt_state = adversary.optimizer.update(grads, old.opt_state, old.params)
     new = AdversaryState(optax.apply_updates(old.params, updates), opt_state, lecam, old.balance)
-    return keep_if(state.step >= adversary.start, new, old), {'discriminator': value}
+    figures = {'discriminator': value, 'discriminator_gradient_norm': optax.tree.norm(grads)}
+    return keep_if(state.step >= adversary.start, new, old), figures
 
 
 def _lazy_penalty(adversary: Adversary, params: Tree, x: jax.Array, step: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,29 +94,15 @@ class CheckpointReader:
         return None
 
     def _load(self, abstract_trees: Trees, step: int) -> Restored:
-        record, reason = self._record(step), ''
+        record = self._record(step)
         leaves = {name: fingerprint.leaves_by_path(tree) for name, tree in abstract_trees.items()}
         for name in abstract_trees:
             checkpoint_record.compare(record, name, leaves[name], self._path(step))
-        trees = {}
-        with _quiet_orbax():
-            try:
-                stored = {name: _placed(nested(leaves[name])) for name in leaves if leaves[name]}
-                loaded = ocp.load_checkpointables(self._path(step), stored) if stored else {}
-                for name, tree in abstract_trees.items():
-                    found = traverse_util.flatten_dict(loaded.get(name, {}), sep='/')
-                    checkpoint_record.verify(record, name, found)
-                    trees[name] = jax.tree.unflatten(
-                        jax.tree.structure(tree), [found[path] for path in leaves[name]]
-                    )
-            except Exception as error:  # Orbax answers damage with errors of many unrelated types.
-                reason = one_line(error)
-            if reason:
-                gc.collect()  # Ends what Orbax left behind while nobody listens to its complaints.
-        if any_process(bool(reason))[0]:
-            raise checkpoint_record.Damaged(
-                f'checkpoint of step {step} is damaged ({reason or "seen by another process"})'
-            )
+        stored = {name: _placed(nested(leaves[name])) for name in leaves if leaves[name]}
+        loaded = _everywhere(step, lambda: ocp.load_checkpointables(self._path(step), stored) if stored else {})
+        # Verification gathers: where one process has failed to load, the others would wait for it for ever.
+        verify = lambda name, tree: _verified(record, name, tree, loaded.get(name, {}))
+        trees = _everywhere(step, lambda: {name: verify(name, tree) for name, tree in abstract_trees.items()})
         return Restored(step, trees, record['metadata'])
 
     def _record(self, step: int) -> checkpoint_record.Record:
@@ -136,6 +122,30 @@ class CheckpointReader:
 
     def _path(self, step: int) -> Path:
         return self.folder / str(step)
+
+
+def _everywhere(step: int, work: Callable[[], Any]) -> Any:
+    """What `work` returns. Raises Damaged on all processes when it fails on one."""
+    result, reason = None, ''
+    with _quiet_orbax():
+        try:
+            result = work()
+        except Exception as error:  # Orbax answers damage with errors of many unrelated types.
+            reason = one_line(error)
+        if reason:
+            gc.collect()  # Ends what Orbax left behind while nobody listens to its complaints.
+    if any_process(bool(reason))[0]:
+        reason = reason or 'seen by another process'
+        raise checkpoint_record.Damaged(f'checkpoint of step {step} is damaged ({reason})')
+    return result
+
+
+def _verified(record: checkpoint_record.Record, name: str, abstract: Any, loaded: Mapping[str, Any]) -> Any:
+    """The loaded tree `name` in the structure asked for. Raises ValueError unless it is as it was saved."""
+    found = traverse_util.flatten_dict(loaded, sep='/')
+    checkpoint_record.verify(record, name, found)
+    leaves = [found[path] for path in fingerprint.leaves_by_path(abstract)]
+    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:

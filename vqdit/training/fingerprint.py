@@ -86,8 +86,10 @@ def leaves_by_path(tree: Any) -> dict[str, Any]:
 
 def _blocks(leaf: jax.Array | np.ndarray) -> list[tuple[Any, tuple[int, ...], tuple[int, ...]]]:
     """(data, start of every axis, global shape) of this process's parts of a leaf, each part once."""
+    if jax.process_index() > 0 and (isinstance(leaf, np.ndarray) or leaf.is_fully_addressable):
+        return []  # Every process has the whole of it: the first one counts it.
     if isinstance(leaf, np.ndarray):
-        return [(leaf, (0,) * leaf.ndim, leaf.shape)] if jax.process_index() == 0 else []
+        return [(leaf, (0,) * leaf.ndim, leaf.shape)]
     shards = [shard for shard in leaf.addressable_shards if shard.replica_id == 0]
     return [(shard.data, tuple(part.start or 0 for part in shard.index), leaf.shape) for shard in shards]
 

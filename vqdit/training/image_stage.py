@@ -35,6 +35,7 @@ from vqdit.training.image_factory import (
 )
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.optimizers import build_optimizer
+from vqdit.training.processes import to_host
 from vqdit.training.sharding import check_batch, make_mesh
 from vqdit.training.state import TrainState
 from vqdit.training.token_stage import write_tokens
@@ -112,8 +113,8 @@ def _shower(run: Run, latents: LatentTokenizer, variables: Variables) -> Callabl
     generator = build_image_generator(config, None, latents, variables)
 
     def show(step: int, state: TrainState) -> None:
-        kept = Kept(step, jax.tree.map(np.asarray, state.averages))
-        generator.params = sampling_parameters(config, jax.tree.map(np.asarray, state.ema), [kept])
+        kept = Kept(step, to_host(state.averages))
+        generator.params = sampling_parameters(config, to_host(state.ema), [kept])
         picture = io.BytesIO()
         draw_table({'image': generator.generate(labels)}).save(picture, 'PNG')
         write_bytes(Path(run.workdir) / 'diffusion' / 'samples' / f'{step:07d}.png', picture.getvalue())

@@ -26,6 +26,8 @@ from vqdit.training.watchdog import Watchdog
 logger = logging.getLogger(__name__)
 SHOWN = ('loss', 'psnr', 'perplexity', 'skipped')
 """The metrics on the progress line."""
+POLLED = 10
+"""Steps from one question for a stop to the next where processes must agree on it, which waits for the devices."""
 
 
 class BatchSource(Protocol):
@@ -96,7 +98,7 @@ def _restore(checkpoints: Checkpoints, create: Callable[[], TrainState], shardin
     step, trees, _ = restored
     if step > stage.section.steps:
         raise CheckpointError(f'{stage.folder} was trained for {step} steps, more than the {stage.section.steps} '
-                              'asked for; raise steps or choose another workdir')
+                              'asked for; put back the config.json that was there, or choose another workdir')
     return trees['state']
 
 
@@ -118,7 +120,8 @@ def _train(stage: Stage, state: TrainState, shardings: Tree, checkpoints: Checkp
             if previous is not None:
                 journal.read(number - 1, previous)
             previous = metrics
-            request, last = run.stop.poll(), number == steps
+            last = number == steps
+            request = run.stop.poll() if is_polled(number, steps, jax.process_count()) else Request.NONE
             if last or request or number % config.checkpoints.every == 0:
                 journal.read(number, previous)
                 previous = None
@@ -129,6 +132,11 @@ def _train(stage: Stage, state: TrainState, shardings: Tree, checkpoints: Checkp
                 run.watchdog.arm(f'{stage.name}, samples at step {number}', factor=10)
                 stage.show(number, state)
     return state
+
+
+def is_polled(number: int, steps: int, processes: int) -> bool:
+    """Whether step `number` of `steps` ends with the question for a stop: the same answer on all processes."""
+    return processes == 1 or number % POLLED == 0 or number == steps
 
 
 class _Journal:

@@ -36,6 +36,7 @@ from vqdit.training.interruption import StopFlag
 from vqdit.training.loop import Run
 from vqdit.training.objective import WEIGHTINGS
 from vqdit.training.optimizers import build_optimizer
+from vqdit.training.sampler_settings import PATH, general
 from vqdit.training.sharding import check_batch, check_split, make_mesh
 from vqdit.training.watchdog import Watchdog
 from vqdit.training.workdir import Lock, claim, load_config
@@ -52,30 +53,45 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
     with start_run(config, Path(workdir)) as run:
         if is_image_model(config):
             image_stage.train_images(run)
-            return
-        tokenizers = tokenizer_stage.train_tokenizers(run)
-        if tokenizers_alone(config):
-            logger.info('trained the tokenizers alone, as diffusion.tasks is empty; they are in %s/tokenizers', workdir)
-            return
-        layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
-        token_stage.write_tokens(run, tokenizers, layout)
-        diffusion_stage.train_diffusion(run, tokenizers, layout)
-    logger.info('trained; sample with: python sample.py --workdir=%s --num=8', workdir)
+        else:
+            _train_modalities(run)
+    if tokenizers_alone(config):
+        logger.info('trained the tokenizers alone, as diffusion.tasks is empty; they are in %s/tokenizers', workdir)
+    else:
+        logger.info('trained; sample with: python sample.py --workdir=%s --num=8', workdir)
+
+
+def _train_modalities(run: Run) -> None:
+    tokenizers = tokenizer_stage.train_tokenizers(run)
+    if tokenizers_alone(run.config):
+        return
+    layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
+    token_stage.write_tokens(run, tokenizers, layout)
+    diffusion_stage.train_diffusion(run, tokenizers, layout)
 
 
 def tokenizers_alone(config: ConfigDict) -> bool:
     """Whether a config has no diffusion model."""
-    return not config.diffusion.tasks and not is_image_model(config)
+    return not (is_image_model(config) or config.diffusion.tasks)
 
 
 def check_config(config: ConfigDict) -> None:
     """Raises UserError or DataError for what can be known to be wrong before anything is written."""
+    _check_numbers(config)
     if is_image_model(config):
         return image_stage.check_image_config(config)
     check_model(config, make_mesh(config.mesh))
     for split in dict.fromkeys(('train', 'test', config.evaluation.split)):
         load(config.data, split, modalities=tuple(config.tokenizers))
     return None
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    numbers = {f'{section}.{name}': config[section][name] for section, name in (
+        ('checkpoints', 'every'), ('logging', 'every'), ('logging', 'samples_every'))}
+    for path, number in (numbers | {f'{PATH}.batch_size': general(config)['batch_size']}).items():
+        if not isinstance(number, int) or number < 1:
+            raise UserError(f'{path} is {number}; it is a whole number, 1 or more')
 
 
 def check_model(config: ConfigDict, mesh: Mesh) -> None:
@@ -157,7 +173,7 @@ def load_generator(workdir: str | Path, **overrides: Any) -> tuple[Generator, Co
     sampling.change_sampler(config, overrides)
     params, tokenizers = diffusion_stage.restore(workdir, config)
     layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
-    batch_size = sampling.general(config)['batch_size']
+    batch_size = general(config)['batch_size']
     return sampling.build_generator(config, build_model(config, layout), params, tokenizers, batch_size), config
 
 

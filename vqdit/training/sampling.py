@@ -81,8 +81,10 @@ def change_sampler(config: ConfigDict, changes: Mapping[str, Any]) -> None:
     """
     settings, changes = config.diffusion.sampler.to_dict(), dict(changes)
     if is_gaussian(config):
-        for name, value in changes.items():
-            config.diffusion.sampler[choose(dict(zip(settings, settings)), name, 'the sampler setting')] = value
+        for name in changes:
+            choose(settings, name, 'the sampler setting')
+        with config.unlocked():
+            config.diffusion.sampler = ConfigDict(settings | changes)
         return
     other = changes.pop('sampler', None)
     if other is not None:

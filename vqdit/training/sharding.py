@@ -30,7 +30,7 @@ def make_mesh(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] |
     """A mesh with the axes `AXES`; an axis of -1 takes the devices that the others leave.
 
     Sizes that multiply to fewer devices use the first ones. Raises UserError when they multiply to more than there
-    are, and for several processes when they leave any out.
+    are, and for several processes when they leave any out or spread an example over two processes.
 
     Args:
         devices: the visible ones unless given.
@@ -49,7 +49,21 @@ def make_mesh(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] |
     if jax.process_count() > 1 and used != count:
         raise UserError(f'a mesh of {used} of the {count} visible devices leaves processes without work; '
                         'set one axis to -1')
-    return Mesh(_arranged(devices[:used], sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    arranged = _arranged(devices[:used], sizes)
+    check_processes(arranged)
+    return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def check_processes(devices: np.ndarray) -> None:
+    """Raises UserError when the devices of one example, in the shape of a mesh, belong to several processes.
+
+    Each process reads a part of the batch of its own, so that they would take different examples for the same one.
+    """
+    *_, sequence, tensor = devices.shape
+    for row in devices.reshape(-1, sequence * tensor):
+        if len({device.process_index for device in row}) > 1:
+            raise UserError(f'a mesh of sequence={sequence}, tensor={tensor} spreads an example over processes, which '
+                            'read different ones; let their product divide the devices of a process')
 
 
 def _arranged(devices: Sequence[jax.Device], sizes: Sequence[int]) -> np.ndarray:

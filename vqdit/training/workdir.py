@@ -19,6 +19,8 @@ from vqdit.errors import DiskError, UserError
 FORMAT = 1
 MOST_DIFFERENCES = 12
 ABSENT = '(absent)'
+FREE = ('mesh', 'logging', 'checkpoints', 'reliability', 'evaluation')
+"""Sections that do not change what is learned: a workdir goes on with others."""
 
 Config: TypeAlias = ml_collections.ConfigDict | Mapping[str, Any]
 
@@ -74,14 +76,20 @@ def load_config(workdir: str | Path) -> ml_collections.ConfigDict:
 
 
 def claim(workdir: str | Path, config: Config) -> None:
-    """Saves the config into a new workdir; in an old one it must be the same.
+    """Saves the config into the workdir; where one was, it must be the same but for the sections in `FREE`.
 
     Raises UserError with the differing keys (old -> new) and the remedy.
     """
-    if not (Path(workdir) / 'config.json').exists():
-        save_config(workdir, config)
-        return
-    old, new = _flat(_saved(workdir)), _flat(_plain(config))
+    if (Path(workdir) / 'config.json').exists():
+        _check_same(workdir, _learned(_saved(workdir)), _learned(_plain(config)))
+    save_config(workdir, config)
+
+
+def _learned(config: dict[str, Any]) -> dict[str, Any]:
+    return _flat({name: section for name, section in config.items() if name not in FREE})
+
+
+def _check_same(workdir: str | Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     pairs = {key: (old.get(key, ABSENT), new.get(key, ABSENT)) for key in sorted(old | new)}
     lines = [f'  {key}: {before} -> {after}' for key, (before, after) in pairs.items() if before != after]
     if lines:
