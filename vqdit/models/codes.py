@@ -5,7 +5,6 @@ A table of digits beside the table of codes lets the model learn about codes tha
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -43,7 +42,7 @@ class CodeEmbedding(nn.Module):
 
 
 class CodeHead(nn.Module):
-    """Vectors [B, m, D] to logits fp32 [B, m, count, K] of `count` codes each, whatever the `dtype` of the factors."""
+    """Vectors [B, m, D] to logits [B, m, count, K] of `count` codes each."""
 
     spec: TokenSpec
     count: int
@@ -52,10 +51,9 @@ class CodeHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         def dense(size: int, name: str) -> nn.Module:
-            return nn.DenseGeneral((self.count, size), kernel_init=nn.initializers.zeros, dtype=self.dtype, name=name,
-                                   dot_general=partial(jax.lax.dot_general, preferred_element_type=jnp.float32))
+            return nn.DenseGeneral((self.count, size), kernel_init=nn.initializers.zeros, dtype=self.dtype, name=name)
         logits = dense(self.spec.num_codes, 'codes')(x)
         if self.spec.radices:
             digits = dense(sum(self.spec.radices), 'digits')(x)
-            logits = logits + digits @ jnp.asarray(digits_of_codes(self.spec.radices).T)
+            logits = logits + digits @ jnp.asarray(digits_of_codes(self.spec.radices).T, self.dtype)
         return logits
