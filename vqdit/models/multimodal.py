@@ -64,7 +64,7 @@ class MultimodalDiT(nn.Module):
         gate: where the gates of the blocks start; see `blocks.Block`.
         remat: what the backward pass computes again; see `blocks.stack_of_blocks`.
         unroll: blocks in one iteration of the scan over the depth.
-        dtype: of the computation, the heads' too; parameters, norms and clock features are fp32, and logits are given so.
+        dtype: of the computation, the heads' too; parameters, norms and clock features are fp32, logits given so.
         implementation: of the attention, passed to `jax.nn.dot_product_attention`.
 
     Raises UserError when the heads do not divide the width into even parts, a patch does not divide its grid, or
