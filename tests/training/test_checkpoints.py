@@ -220,7 +220,7 @@ def assert_refused_or_identical(folder, caplog) -> bool:
     return restored.step == 2
 
 
-@pytest.mark.parametrize('count', [16, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('count', [8, pytest.param(300, marks=pytest.mark.slow)])
 def test_flipped_bits_are_refused_or_harmless(folder, tmp_path, caplog, count):
     generator, refused = random.Random(count), 0
     shutil.copytree(folder / '3', tmp_path / 'copy')
@@ -240,9 +240,10 @@ def test_every_flip_in_the_array_data_is_refused(folder, caplog):
     assert assert_refused_or_identical(folder, caplog)
 
 
-def test_truncated_files_are_refused_or_harmless(folder, tmp_path, caplog):
+@pytest.mark.parametrize('every', [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_truncated_files_are_refused_or_harmless(folder, tmp_path, caplog, every):
     shutil.copytree(folder / '3', tmp_path / 'copy')
-    for number, name in enumerate(path.relative_to(folder / '3') for path in files_of(folder / '3')):
+    for number, name in enumerate(path.relative_to(folder / '3') for path in files_of(folder / '3')[::every]):
         os.truncate(folder / '3' / name, (folder / '3' / name).stat().st_size // 2 * (number % 2))
         refused = assert_refused_or_identical(folder, caplog)
         assert refused or (tmp_path / 'copy' / name).stat().st_size < 10_000
