@@ -58,7 +58,7 @@ def test_every_token_and_its_clock_reach_every_modality():
     """Joint attention by gradients: the logits of each modality depend on the embedding of every other's tokens."""
     params, (codes, clock) = _awake(), _inputs()
     logits = jax.jit(lambda clock: _model().apply(params, codes, clock))
-    _, pull = jax.vjp(logits, clock)
+    pull = jax.jit(jax.vjp(logits, clock)[1])
     # Sums of the logits of one modality, one after the other.
     ones = jax.tree.map(jnp.ones_like, logits(clock))
     for name in LAYOUT.modalities:

@@ -95,7 +95,7 @@ def test_random_projections_take_the_nearest_direction_and_pass_no_gradient():
     out = quantize(quantizer, variables, 5 * Z)
     np.testing.assert_array_equal(quantize(quantizer, variables, Z).codes[:, 0], cosines.argmax(1))
     assert np.mean(np.asarray(out.codes)[:, 0] == cosines.argmax(1)) > 0.95
-    assert float(jnp.abs(jax.grad(lambda z: quantizer.apply(variables, z).vectors.sum())(Z)).max()) == 0
+    assert not np.any(jax.jit(jax.grad(lambda z: quantizer.apply(variables, z).vectors.sum()))(Z))
 
 
 def test_the_gaussian_bottleneck_has_the_divergence_of_its_closed_form():
