@@ -52,7 +52,7 @@ def test_compiled_programs_of_a_cpu_are_kept_as_long_as_the_process(tmp_path):
 
 
 @pytest.mark.parametrize('said, level', [
-    ('', '1'), ('--xla_backend_optimization_level=3', '3'), ('--xla_cpu_use_fusion_emitters=true', 'true 1')])
+    ('', '1'), ('--xla_backend_optimization_level=3', '3'), ('--xla_cpu_parallel_codegen_split_count=4', '4 1')])
 def test_a_cpu_compiles_with_less_optimisation_unless_told_otherwise(said, level):
     code = ('import os; from vqdit.training.host import prepare_host; prepare_host(1); import jax; jax.devices();'
             "print(os.environ['XLA_FLAGS'].replace('--xla_backend_optimization_level', '').replace('=', ' '))")
