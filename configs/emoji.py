@@ -1,6 +1,6 @@
 """OpenMoji: colour pictures and their names, from a folder with `metadata.csv`.
 
-`--config.data.root=FOLDER` names the folder. An hour on 2 CPU cores draws pictures whose own original, of 173 held out,
+`--config.data.root=FOLDER` names the folder. 67 minutes of CPU time draw pictures whose own original, of 173 held out,
 is among the nearest five in 29 % (by chance 3 %), and captions with the right skin tone but few right words; the README
 has the table.
 """

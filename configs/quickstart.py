@@ -1,4 +1,4 @@
-"""The built-in world on a laptop: image, audio and text, every direction, in ten to twelve minutes on 2 CPU cores.
+"""The built-in world on a laptop: image, audio and text, every direction, in twelve minutes on 2 CPU cores.
 
 No data and no network are needed. What it reaches stands in the README.
 """
@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
         'audio': {'rate': 8000, 'seconds': 0.5},
     })
     # Few codes that each say much: what a sub-pixel shift or the grain of a picture changes is less for the
-    # transformer to learn. Four times as many small ones are read better, but drawn worse.
+    # transformer to learn. Four times as many small ones were drawn worse.
     image = pixels_tokenizer(patch=8, widths=(128,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 8, 5, 5)})
     image.blocks = 2
     image.training.update(optimizer='muon', steps=550, batch_size=32, learning_rate=8e-3, warmup_steps=50,
