@@ -46,7 +46,8 @@ CHOSEN: dict[str, dict[str, Any]] = {
     'sim_vector': {'name': 'sim_vector', 'num_codes': 1024}, 'lookup_free': {'name': 'lookup_free', 'bits': 10},
     'binary_spherical': {'name': 'binary_spherical', 'bits': 10},
     'residual, 2 levels': {'name': 'residual', 'copies': 2, 'quantizer': HALF | {'metric': 'euclidean'}},
-    'multi_scale, 4 scales': {'name': 'multi_scale', 'grids': ((1, 1), (2, 2), (4, 4), GRID), 'quantizer': VECTOR}}
+    'multi_scale, 4 scales': {'name': 'multi_scale', 'grids': ((1, 1), (2, 2), (4, 4), GRID),
+                              'quantizer': VECTOR | {'metric': 'euclidean'}}}
 """Quantizers whose estimator is chosen."""
 SCALARS = {'name': 'finite_scalar', 'scalar_levels': (8, 5, 5, 5)}
 OWN: dict[str, dict[str, Any]] = {

@@ -47,7 +47,7 @@ def test_an_item_alone_is_the_item_in_its_batch(model):
 
 @pytest.mark.parametrize('model', [AUDIO, VIDEO])
 def test_what_comes_later_changes_nothing(model):
-    """Later data, padding among it, changes no earlier token, and later tokens change no earlier data."""
+    """Later data, padding among it, changes no earlier token, and later tokens no earlier data (case 39)."""
     _, x, encode, decode = _made(model)
     stride, lead = model.strides[0], model.padding.lead(model.strides[0])
     kept = 2 * stride - lead
@@ -59,6 +59,7 @@ def test_what_comes_later_changes_nothing(model):
 
 @pytest.mark.parametrize('model', [AUDIO, VIDEO])
 def test_chunks_are_the_whole(model):
+    """Reference case 39."""
     variables, x, encode, decode = _made(model)
     stride, lead = model.strides[0], model.padding.lead(model.strides[0])
     cuts = [stride - lead, 3 * stride - lead]
@@ -72,6 +73,7 @@ def test_chunks_are_the_whole(model):
 
 
 def test_a_film_of_one_frame_is_a_picture():
+    """Reference case 39: T = 1, and the tokens of the first frame know nothing of later ones."""
     _, x, encode, decode = _made(VIDEO)
     codes = encode(x[:, :1])
     assert codes.shape == (3, 1, 2, 2, 1)
@@ -86,7 +88,7 @@ def test_a_stream_leaves_no_trace_in_the_variables():
 
 @pytest.mark.parametrize(('model', 'size'), [(IMAGE, (9, 7)), (VIDEO, (6, 5, 6))])
 def test_data_of_any_size_comes_back_in_it(model, size):
-    """Codes are those of the data completed by its last positions; whole strides stay as they are."""
+    """Reference case 37: codes are those of the data completed by its last positions, the rest as it is."""
     variables, _, encode, _ = _made(model)
     x = np.random.default_rng(3).normal(size=(2, *size, 2)).astype(np.float32)
     whole = complete(x, model.strides, model.padding.lead(model.strides[0]))
@@ -94,6 +96,15 @@ def test_data_of_any_size_comes_back_in_it(model, size):
     assert codes.shape[1:-1] == model.grid(size) and out.shape == x.shape
     after = crop(whole[:, model.padding.lead(model.strides[0]):], [side + 8 for side in size])
     np.testing.assert_array_equal(codes, encode(after))
+
+
+@pytest.mark.parametrize(('model', 'size'),
+                         [(IMAGE, (29, 31)), (IMAGE, (28, 32)), (AUDIO, (1001,)), (VIDEO, (6, 8, 8))])
+def test_sizes_come_back(model, size):
+    """Reference case 37; a peer makes 31992 samples of 32000."""
+    x = jax.ShapeDtypeStruct((1, *size, 2), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert jax.eval_shape(model.apply, variables, x).output.shape == x.shape
 
 
 def test_completing_repeats_the_ends():

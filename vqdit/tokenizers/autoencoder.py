@@ -95,6 +95,7 @@ def groups_of(width: int) -> int:
 
 
 Control = Callable[[Padding], nn.Module]
+CONTROLS: dict[str, Control | None] = {'none': None, 'adaptive_group_norm': AdaptiveGroupNorm}
 
 
 class Encoder(nn.Module):
@@ -230,9 +231,20 @@ class Autoencoder(nn.Module):
         return grid_of(size, self.strides, self.padding.lead(self.strides[0]))
 
     def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> Reconstruction:
-        lead = self.padding.lead(self.strides[0])
-        quantized = self.quantizer(self.standardise(self._latents(x, lead), train), train=train, key=key)
-        return Reconstruction(crop(self.decoder(quantized.vectors)[:, lead:], x.shape[1:-1]), quantized)
+        quantized = self.quantize(self.latents(x), train=train, key=key)
+        return Reconstruction(self.reconstruct(quantized.vectors, x.shape[1:-1]), quantized)
+
+    def latents(self, x: jax.Array) -> jax.Array:
+        """Latents [B, *grid, dimension] of data [B, *size, C], not yet standardised."""
+        return self._latents(x, self.padding.lead(self.strides[0]))
+
+    def quantize(self, latents: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> Quantized:
+        """What the quantizer makes of latents, standardised."""
+        return self.quantizer(self.standardise(latents, train), train=train, key=key)
+
+    def reconstruct(self, vectors: jax.Array, size: Sequence[int]) -> jax.Array:
+        """Data [B, *size, C] of code vectors."""
+        return crop(self.decoder(vectors)[:, self.padding.lead(self.strides[0]):], size)
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Codes int32 [B, *grid, levels] of data [B, *size, C]."""

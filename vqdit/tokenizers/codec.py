@@ -39,8 +39,20 @@ class EncoderDecoder(nn.Module):
         return self.encoder.grid(size)
 
     def __call__(self, x: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> Reconstruction:
-        quantized = self.quantizer(self.encoder(x), train=train, key=key)
-        return Reconstruction(crop(self.decoder(quantized.vectors), x.shape[1:-1]), quantized)
+        quantized = self.quantize(self.latents(x), train=train, key=key)
+        return Reconstruction(self.reconstruct(quantized.vectors, x.shape[1:-1]), quantized)
+
+    def latents(self, x: jax.Array) -> jax.Array:
+        """Latents [B, *grid, dimension] of data [B, *size, C]."""
+        return self.encoder(x)
+
+    def quantize(self, latents: jax.Array, *, train: bool = False, key: jax.Array | None = None) -> Quantized:
+        """What the quantizer makes of latents."""
+        return self.quantizer(latents, train=train, key=key)
+
+    def reconstruct(self, vectors: jax.Array, size: Sequence[int]) -> jax.Array:
+        """Data [B, *size, C] of code vectors."""
+        return crop(self.decoder(vectors), size)
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Codes int32 [B, *grid, levels] of data [B, *size, C]."""

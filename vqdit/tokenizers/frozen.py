@@ -38,8 +38,9 @@ class FrontEnd(Protocol):
 class Codec(Protocol):
     """What all autoencoders around a quantizer are: Linen modules that go from data to codes and back.
 
-    `apply(variables, x, train=..., key=...)` gives a `Reconstruction` of data [B, *size, C]; the methods `encode`,
-    `decode` and `lookup` give codes int32 [B, *grid, levels], data, completed at the end to whole strides, and vectors.
+    `apply(variables, x, train=..., key=...)` gives a `Reconstruction` of data [B, *size, C], as its methods `latents`,
+    `quantize` and `reconstruct` do one after the other; the methods `encode`, `decode` and `lookup` give codes
+    int32 [B, *grid, levels], data, completed at the end to whole strides, and vectors.
     """
 
     @property

@@ -13,7 +13,7 @@ import optax
 
 from vqdit.tokenizers.frozen import LearnedTokenizer
 from vqdit.training.state import Tree
-from vqdit.training.steps import Metrics
+from vqdit.training.steps import Metrics, joined, sliced
 
 DECODER = 'decoder'
 """The module of an autoencoder that makes data of code vectors."""
@@ -27,6 +27,22 @@ def whole(tokenizer: LearnedTokenizer, params: Tree, codebook: Tree, x: jax.Arra
     result, changed = tokenizer.autoencoder.apply(
         _variables(params, codebook), x, train=True, key=key, mutable=['codebook'])
     return (result.output, result.quantized.loss), (changed.get('codebook', {}), result.quantized.metrics)
+
+
+def in_slices(parts: int) -> Pass:
+    """All learn as in `whole`, and the same: encoder and decoder take `parts` slices of the batch one after the other
+    and remember nothing but their ends, while the codebook sees the whole batch at once."""
+    def forward(tokenizer: LearnedTokenizer, params: Tree, codebook: Tree, x: jax.Array,
+                key: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[Tree, Metrics]]:
+        codec, variables = tokenizer.autoencoder, _variables(params, codebook)
+        piecewise = lambda method, data, *rest: joined(jax.lax.map(
+            jax.checkpoint(lambda part: codec.apply(variables, part, *rest, method=method)), sliced(data, parts)))
+        quantized, changed = codec.apply(variables, piecewise('latents', x), train=True, key=key, method='quantize',
+                                         mutable=['codebook'])
+        output = piecewise('reconstruct', quantized.vectors, x.shape[1:-1])
+        return (output, quantized.loss), (changed.get('codebook', {}), quantized.metrics)
+
+    return forward
 
 
 def decoder_alone(tokenizer: LearnedTokenizer, params: Tree, codebook: Tree, x: jax.Array,

@@ -50,19 +50,27 @@ def keep_if(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
+def sliced(batch: Any, parts: int) -> Any:
+    """Arrays [B, ...] as [parts, B / parts, ...], of which every slice holds every parts-th row."""
+    # So each device slices its own rows, and none has to move.
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def joined(slices: jax.Array) -> jax.Array:
+    """The inverse of `sliced`: [parts, B / parts, ...] as [B, ...]."""
+    return slices.swapaxes(0, 1).reshape(-1, *slices.shape[2:])
+
+
 def _accumulated(gradient: Callable, state: TrainState, batch: Any, key: jax.Array, parts: int) -> tuple:
     """Values and gradients averaged over `parts` equal slices of the batch, taken one after the other."""
     if parts == 1:
         return gradient(state.params, state.codebook, batch, key)
-    # Every parts-th row: so each device slices its own rows, and none has to move.
-    slices = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-
     def body(codebook, item):
         part, number = item
         (value, (codebook, metrics)), grads = gradient(state.params, codebook, part,
                                                        jax.random.fold_in(key, number))
         return codebook, (value, metrics, grads)
 
-    codebook, results = jax.lax.scan(body, state.codebook, (slices, jnp.arange(parts)))
+    codebook, results = jax.lax.scan(body, state.codebook, (sliced(batch, parts), jnp.arange(parts)))
     value, metrics, grads = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
     return (value, (codebook, metrics)), grads

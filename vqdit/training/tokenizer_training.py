@@ -37,14 +37,16 @@ def build_training(config: ConfigDict, modality: str, tokenizer: LearnedTokenize
     """
     section = config.tokenizers[modality]
     optimizer, adversary = build_optimizer(section.training, section.training.steps), build_adversary(config, modality)
-    forward, decay = passes.whole, section.training.ema_decay
+    decay, parts = section.training.ema_decay, section.training.accumulate
+    forward = passes.in_slices(parts) if parts > 1 else passes.whole
     if section.get('fine_tune'):
         optimizer, forward = passes.of_decoder(optimizer), passes.decoder_alone
     if adversary:
         return Training(make_adversarial_step(tokenizer, modality, adversary, optimizer, decay, forward),
                         functools.partial(create_adversarial_state, tokenizer, adversary, optimizer))
     loss = tokenizer_loss(tokenizer, modality, forward)
-    return Training(make_step(loss, optimizer, decay, section.training.accumulate),
+    # What has a codebook slices itself.
+    return Training(make_step(loss, optimizer, decay, parts if forward is passes.decoder_alone else 1),
                     lambda variables, key: create_state(variables, optimizer))
 
 

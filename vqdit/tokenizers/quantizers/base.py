@@ -71,6 +71,8 @@ class Quantizer(Protocol):
 
     def prepare_residual(self, z: jax.Array) -> jax.Array: ...
 
+    def check_scales(self) -> None: ...
+
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]: ...
 
     def __call__(self, z: jax.Array, *, train: bool = False, mask: jax.Array | None = None,
@@ -90,6 +92,9 @@ class Flat:
     def prepare_residual(self, z: jax.Array) -> jax.Array:
         """`z [..., dimension]` within the reach of the first of several levels. Raises UserError where none can be."""
         return z
+
+    def check_scales(self) -> None:
+        """Raises UserError where several scales cannot share this quantizer."""
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         """The grid of the codes of latents on `grid`."""

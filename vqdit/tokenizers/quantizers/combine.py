@@ -1,5 +1,6 @@
 """Small combinators: a quantizer in another space, or several codes a vector. Each takes any quantizer."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -31,6 +32,9 @@ class Wrapper(Flat):
     @property
     def bits_per_token(self) -> float:
         return self.quantizer.bits_per_token
+
+    def check_scales(self) -> None:
+        self.quantizer.check_scales()
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         return self.quantizer.token_grid(grid)
@@ -74,6 +78,14 @@ class MultiHead(Wrapper, nn.Module):
     @property
     def bits_per_token(self) -> float:
         return self.heads * self.quantizer.bits_per_token
+
+    @property
+    def residual_scale(self) -> tuple[float, ...]:
+        return self.heads * scale_of_each(self.quantizer)
+
+    def prepare_residual(self, z: jax.Array) -> jax.Array:
+        """Every part within the reach of the quantizer, with its errors."""
+        return self.quantizer.prepare_residual(z.reshape(*z.shape[:-1], self.heads, -1)).reshape(z.shape)
 
     def __call__(self, z: jax.Array, *, train: bool = False, mask: jax.Array | None = None,
                  key: jax.Array | None = None) -> Quantized:
@@ -119,6 +131,10 @@ class Several(Flat):
     def bits_per_token(self) -> float:
         return math.fsum(quantizer.bits_per_token for quantizer in self.quantizers)
 
+    def check_scales(self) -> None:
+        for quantizer in self.quantizers:
+            quantizer.check_scales()
+
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         return self.quantizers[0].token_grid(grid)
 
@@ -148,14 +164,20 @@ class Grouped(Several, nn.Module):
     def dimension(self) -> int:
         return sum(quantizer.dimension for quantizer in self.quantizers)
 
+    @property
+    def residual_scale(self) -> tuple[float, ...]:
+        return tuple(scale for quantizer in self.quantizers for scale in scale_of_each(quantizer))
+
+    def prepare_residual(self, z: jax.Array) -> jax.Array:
+        """Every part within the reach of its quantizer, with its errors."""
+        parts = zip(self.quantizers, self._split(z))
+        return jnp.concatenate([quantizer.prepare_residual(part) for quantizer, part in parts], axis=-1)
+
     def __call__(self, z: jax.Array, *, train: bool = False, mask: jax.Array | None = None,
                  key: jax.Array | None = None) -> Quantized:
         z = check_latents(z, self.dimension, mask, train)
-        outs, start = [], 0
-        for number, quantizer in enumerate(self.quantizers):
-            part = z[..., start:start + quantizer.dimension]
-            start += quantizer.dimension
-            outs.append(quantizer(part, train=train, mask=mask, key=nth_key(key, number)))
+        outs = [quantizer(part, train=train, mask=mask, key=nth_key(key, number))
+                for number, (quantizer, part) in enumerate(zip(self.quantizers, self._split(z)))]
         return Quantized(jnp.concatenate([out.vectors for out in outs], axis=-1),
                          jnp.concatenate([out.codes for out in outs], axis=-1),
                          jnp.mean(jnp.stack([out.loss for out in outs])), numbered_metrics(outs))
@@ -164,6 +186,16 @@ class Grouped(Several, nn.Module):
         """Vectors fp32 [..., dimension] of codes int32 [..., levels]."""
         parts = zip(self.quantizers, self.split_codes(codes))
         return jnp.concatenate([quantizer.lookup(part) for quantizer, part in parts], axis=-1)
+
+    def _split(self, z: jax.Array) -> list[jax.Array]:
+        ends = list(itertools.accumulate(quantizer.dimension for quantizer in self.quantizers))
+        return jnp.split(z, ends[:-1], axis=-1)
+
+
+def scale_of_each(quantizer: Quantizer) -> tuple[float, ...]:
+    """The `residual_scale` of every dimension."""
+    scale = quantizer.residual_scale
+    return scale if isinstance(scale, tuple) else (scale,) * quantizer.dimension
 
 
 def nth_key(key: jax.Array | None, number: int) -> jax.Array | None:

@@ -2,7 +2,7 @@
 
 A residual quantizer whose levels are coarse and fine grids: the rest is averaged down to a grid, quantized by the one
 codebook of all scales, interpolated back to the full grid, and subtracted. The codes of all scales, coarse first, are
-one sequence.
+one sequence. Binary spherical codes are Infinity's (Han et al. 2024, arXiv:2412.04431).
 """
 
 import math
@@ -30,7 +30,7 @@ class MultiScale(Wrapper, nn.Module):
             scales; VAR has 4.
         estimator: around all scales.
 
-    Raises UserError for no grids, or grids of different ranks.
+    Raises UserError for no grids, grids of different ranks, and a quantizer that several of them cannot share.
     """
 
     quantizer: Quantizer
@@ -41,6 +41,8 @@ class MultiScale(Wrapper, nn.Module):
     def __post_init__(self):
         if len({len(grid) for grid in self.grids}) != 1:
             raise UserError(f'grids {self.grids} must name at least one grid, all of one rank')
+        if len(self.grids) > 1:
+            self.quantizer.check_scales()
         super().__post_init__()
 
     @property

@@ -64,10 +64,12 @@ class VectorQuantizer(OneCode, nn.Module):
 
     def prepare_residual(self, z: jax.Array) -> jax.Array:
         """`z` itself. Raises UserError for levels on the unit sphere: they do not know how little is left."""
-        if isinstance(self.metric, Cosine):
-            raise UserError('the levels of a residual quantizer cannot have metric="cosine", where all vectors are '
-                            'equally long; set metric="euclidean"')
+        self._check_lengths('levels of a residual quantizer')
         return z
+
+    def check_scales(self) -> None:
+        """Raises UserError on the unit sphere, as `prepare_residual` does; VAR's cosine is `Angular`."""
+        self._check_lengths('scales of a multi-scale quantizer')
 
     def __call__(self, z: jax.Array, *, train: bool = False, mask: jax.Array | None = None,
                  key: jax.Array | None = None) -> Quantized:
@@ -86,6 +88,11 @@ class VectorQuantizer(OneCode, nn.Module):
     def lookup(self, codes: jax.Array) -> jax.Array:
         """Code vectors fp32 [..., dimension] of codes int32 [..., 1]."""
         return self.table.vectors()[codes[..., 0]]
+
+    def _check_lengths(self, where: str) -> None:
+        if isinstance(self.metric, Cosine):
+            raise UserError(f'the {where} cannot have metric="cosine", where all vectors are equally long; '
+                            'set metric="angular" or metric="euclidean"')
 
     def _quantize(self, z, flat, weights, mask, estimator: Estimator, key) -> Quantized:
         vectors = self.table.vectors()
