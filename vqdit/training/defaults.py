@@ -113,6 +113,8 @@ def defaults() -> ConfigDict:
             'training': ConfigDict({
                 **optimization(2000, 128, 2e-3),
                 'power_averages': (),    # deviations, such as (0.05, 0.1), see training/averages.py
+                'reduce_dtype': '',      # of gradients between copies of the model: "bfloat16" halves their traffic,
+                                         # "float32" adds in full; '' as computed, see training/gradients.py
             }),
             'sampler': {                 # a name and its own settings, of which None leaves the sampler's default
                 'name': 'ordered', 'order': None, 'steps': 16, 'temperature': 1.0, 'choice_temperature': None,

@@ -35,6 +35,7 @@ from vqdit.training.factory import (
     learned_modalities,
 )
 from vqdit.training.gaussian import build_space, extra_params, gaussian_loss, is_gaussian
+from vqdit.training.gradients import reduce_dtype
 from vqdit.training.keys import named_key
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import diffusion_loss
@@ -73,7 +74,7 @@ def diffusion_step(config: ConfigDict, layout: TokenLayout, tokenizers: Mapping[
     model, optimizer = build_model(config, layout), build_optimizer(section, section.steps)
     loss = _loss(config, model, tokenizers)
     further = decays(config)
-    step = make_step(loss, optimizer, section.ema_decay, section.accumulate, further)
+    step = make_step(loss, optimizer, section.ema_decay, section.accumulate, further, reduce_dtype(section))
     return step, lambda: create_state(_init(model, config), optimizer, len(further))
 
 

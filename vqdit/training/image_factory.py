@@ -20,6 +20,7 @@ from vqdit.tokenizers.latents import CodeVectors, GaussianLatents, LatentTokeniz
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.training.averages import decays
 from vqdit.training.factory import build_learned_tokenizer
+from vqdit.training.gradients import reduce_dtype
 from vqdit.training.keys import named_key
 from vqdit.training.optimizers import build_optimizer
 from vqdit.training.state import Tree, create_state
@@ -88,7 +89,7 @@ def image_training(config: ConfigDict, latents: LatentTokenizer, variables: Vari
     inputs = jnp.zeros((1, *latents.shape)), process.told(jnp.full(1, 0.5)), jnp.zeros(1, jnp.int32)
     further = decays(config)
     return (lambda: create_state(model.init(key, *inputs), optimizer, len(further)),
-            make_step(loss, optimizer, section.ema_decay, section.accumulate, further))
+            make_step(loss, optimizer, section.ema_decay, section.accumulate, further, reduce_dtype(section)))
 
 
 def image_loss(model: DiT, process: ImageProcess, latents: LatentTokenizer, variables: Variables,

@@ -25,6 +25,7 @@ from vqdit.tokenizers.latents import CodeVectors, LatentTokenizer, Variables
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.training.averages import Kept, check_averages, restored_parameters, sampling_parameters
 from vqdit.training.checkpoint_reader import CheckpointReader
+from vqdit.training.gradients import reduce_dtype
 from vqdit.training.image_factory import (
     build_image_generator,
     build_image_model,
@@ -50,6 +51,7 @@ def check_image_config(config: ConfigDict) -> None:
     section, sampler = config.diffusion.training, config.diffusion.sampler
     check_batch(section.batch_size, make_mesh(config.mesh), section.accumulate)
     build_optimizer(section, section.steps)
+    reduce_dtype(section)
     latents = planned_latents(config)
     process = build_image_process(config)
     process.grid(sampler.steps)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from vqdit.tokenizers.frozen import LearnedTokenizer
+from vqdit.training.gradients import joined, sliced
 from vqdit.training.state import Tree
-from vqdit.training.steps import Metrics, joined, sliced
+from vqdit.training.steps import Metrics
 
 DECODER = 'decoder'
 """The module of an autoencoder that makes data of code vectors."""

@@ -31,6 +31,7 @@ from vqdit.training.factory import (
     learned_modalities,
 )
 from vqdit.training.gaussian import check_gaussian, is_gaussian
+from vqdit.training.gradients import reduce_dtype
 from vqdit.training.image_factory import is_image_model
 from vqdit.training.interruption import StopFlag
 from vqdit.training.loop import Run
@@ -112,6 +113,7 @@ def _check_training(section: ConfigDict, mesh: Mesh) -> None:
 
 def _check_diffusion(config: ConfigDict, layout: TokenLayout, mesh: Mesh) -> None:
     _check_training(config.diffusion.training, mesh)
+    reduce_dtype(config.diffusion.training)
     for text in (*config.diffusion.tasks, *config.evaluation.tasks, *config.evaluation.examples_of):
         task = Task.parse(text)
         for name in (*task.given, *task.generated):

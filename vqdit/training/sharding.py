@@ -24,6 +24,8 @@ AXES = ('data', 'fsdp', 'sequence', 'tensor')
 Rules = Sequence[tuple[str, Sequence[str | None]]]
 ACTIVATION_RULES = (('batch', ('data', 'fsdp')), ('tokens', 'sequence'), ('width', None))
 """Where the axes lie that modules name in `nn.with_logical_constraint`."""
+COPIES = 'data'
+"""The mesh axis of the copies of the model."""
 
 
 def make_mesh(config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -82,6 +84,30 @@ def _arranged(devices: Sequence[jax.Device], sizes: Sequence[int]) -> np.ndarray
 def placed_activations(mesh: Mesh) -> Iterator[None]:
     """Within it, what is traced lies on `mesh` as `ACTIVATION_RULES` say."""
     with jax.set_mesh(mesh), nn.logical_axis_rules(ACTIVATION_RULES):
+        yield
+
+
+def copies_of_the_model() -> int:
+    """How many copies the mesh holds that is traced for; 1 where there is none."""
+    return jax.sharding.get_abstract_mesh().shape.get(COPIES, 1)
+
+
+def split_by_copy(batch: Tree) -> Tree:
+    """Rows [B, ...] as [copies, B / copies, ...], each on the devices where it was."""
+    count = copies_of_the_model()
+
+    def split(x: jax.Array) -> jax.Array:
+        rows = x.reshape(count, x.shape[0] // count, *x.shape[1:])
+        return jax.lax.with_sharding_constraint(rows, PartitionSpec(COPIES, 'fsdp')) if count > 1 else rows
+
+    return jax.tree.map(split, batch)
+
+
+@contextlib.contextmanager
+def within_a_copy() -> Iterator[None]:
+    """Within it, what is traced for one copy of the model lies on the devices of that copy."""
+    rules = [(name, 'fsdp' if name == 'batch' else axes) for name, axes in nn.get_logical_axis_rules()]
+    with nn.logical_axis_rules(rules):
         yield
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from vqdit.training.ema import Decay, update_average
+from vqdit.training.gradients import accumulated, reduced_in
 from vqdit.training.state import TrainState, Tree
 
 Metrics = dict[str, jax.Array]
@@ -16,18 +17,21 @@ Loss = Callable[[Tree, Tree, Any, jax.Array], tuple[jax.Array, tuple[Tree, Metri
 
 
 def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema_decay: float, accumulate: int = 1,
-              decays: Sequence[Decay] = ()) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]:
+              decays: Sequence[Decay] = (), reduce_dtype: jnp.dtype | None = None,
+              ) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, Metrics]]:
     """The pure function `(state, batch, root key) -> (state, metrics)`.
 
     A step whose loss or gradient is not finite changes nothing but the counters (never `optax.apply_if_finite`,
     which applies the update after several in a row). The step's key is `fold_in(root, step)`. `decays` are those
-    of `state.averages`.
+    of `state.averages`, `reduce_dtype` that of `gradients.reduced_in`; None leaves the sums to the partitioner.
     """
-    gradient = jax.value_and_grad(loss, has_aux=True)
+    gradient = accumulated(jax.value_and_grad(loss, has_aux=True), accumulate)
+    if reduce_dtype is not None:
+        gradient = reduced_in(reduce_dtype, gradient)
 
     def step(state: TrainState, batch: Any, root: jax.Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(root, state.step)
-        (value, (codebook, metrics)), grads = _accumulated(gradient, state, batch, key, accumulate)
+        (value, (codebook, metrics)), grads = gradient(state.params, state.codebook, batch, key)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -48,29 +52,3 @@ def make_step(loss: Loss, optimizer: optax.GradientTransformation, ema_decay: fl
 def keep_if(condition: jax.Array, new: Any, old: Any) -> Any:
     """The tree `new` where the scalar condition holds, else `old`, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-def sliced(batch: Any, parts: int) -> Any:
-    """Arrays [B, ...] as [parts, B / parts, ...], of which every slice holds every parts-th row."""
-    # So each device slices its own rows, and none has to move.
-    return jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch)
-
-
-def joined(slices: jax.Array) -> jax.Array:
-    """The inverse of `sliced`: [parts, B / parts, ...] as [B, ...]."""
-    return slices.swapaxes(0, 1).reshape(-1, *slices.shape[2:])
-
-
-def _accumulated(gradient: Callable, state: TrainState, batch: Any, key: jax.Array, parts: int) -> tuple:
-    """Values and gradients averaged over `parts` equal slices of the batch, taken one after the other."""
-    if parts == 1:
-        return gradient(state.params, state.codebook, batch, key)
-    def body(codebook, item):
-        part, number = item
-        (value, (codebook, metrics)), grads = gradient(state.params, codebook, part,
-                                                       jax.random.fold_in(key, number))
-        return codebook, (value, metrics, grads)
-
-    codebook, results = jax.lax.scan(body, state.codebook, (sliced(batch, parts), jnp.arange(parts)))
-    value, metrics, grads = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
-    return (value, (codebook, metrics)), grads
