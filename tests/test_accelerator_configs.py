@@ -246,7 +246,7 @@ def test_few_step_models_train_and_sample_from_a_config(process, solver, steps, 
 
 @pytest.mark.parametrize(('process', 'changes', 'said'), [
     ({'name': 'sit'}, {'sampler.solver': 'stride'}, 'stride needs a network of strides, .*"mean_flow"'),
-    ({'name': 'consistency'}, {'sampler.solver': 'heun'}, 'solver heun does not fit.*renoise'),
+    ({'name': 'consistency'}, {'sampler.solver': 'heun'}, 'solver heun does not fit.*takes renoise'),
     ({'name': 'mean_flow'}, {'sampler.solver': 'renoise'}, 'solver renoise does not fit'),
     ({'name': 'mean_flow', 'flow_shere': 0.5}, {}, 'Did you mean "flow_share"'),
     ({'name': 'mean_flow', 'times': 'logit'}, {}, 'process.times.name "logit" is unknown'),

@@ -17,7 +17,7 @@ from vqdit.data.token_store import TokenStore
 from vqdit.diffusion.few_step import MeanFlow
 from vqdit.errors import CheckpointError, UserError
 from vqdit.files import write_bytes
-from vqdit.generation.images import ImageGenerator, find_solver
+from vqdit.generation.images import ImageGenerator, build_solver
 from vqdit.generation.pictures import draw_table
 from vqdit.interop.latent_diffusion import import_autoencoder, read_architecture, write_architecture
 from vqdit.tokenizers.frozen import FrozenTokenizer
@@ -54,7 +54,7 @@ def check_image_config(config: ConfigDict) -> None:
     process = build_image_process(config)
     process.grid(sampler.steps)
     model = build_image_model(config, latents)
-    find_solver(sampler.solver, model, process)
+    build_solver(sampler.to_dict()['solver'], model, process)
     check_averages(config)
     if isinstance(process, MeanFlow) and model.implementation == 'cudnn':
         raise UserError('mean_flow differentiates the network forwards, which the attention of cuDNN cannot; set '
