@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vqdit.data.preprocess import read_formats
-from vqdit.diffusion.few_step import Consistency, MeanFlow, Shortcut
+from vqdit.diffusion.few_step import LEVELS, Consistency, MeanFlow, Shortcut
 from vqdit.diffusion.gaussian.published import IMAGE_PROCESSES, ImageProcess
 from vqdit.diffusion.gaussian.times import TIMES
 from vqdit.errors import UserError
@@ -21,7 +21,7 @@ from vqdit.tokenizers.pixels import Pixels
 from vqdit.training.averages import decays
 from vqdit.training.factory import build_learned_tokenizer
 from vqdit.training.optimizers import build_optimizer
-from vqdit.training.state import Tree, create_state
+from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import Loss, Metrics, make_step
 
 PROCESSES: dict[str, Callable[..., ImageProcess]] = {
@@ -49,7 +49,8 @@ def build_image_model(config: ConfigDict, latents: LatentTokenizer) -> DiT:
 
 def build_image_process(config: ConfigDict) -> ImageProcess:
     """The process of `config.diffusion.process`, with its settings. Raises UserError for unknown or unsound ones."""
-    return construct(PROCESSES, config.diffusion.process.to_dict(), 'diffusion.process', {'times': TIMES})
+    return construct(PROCESSES, config.diffusion.process.to_dict(), 'diffusion.process',
+                     {'times': TIMES, 'levels': LEVELS}, total=config.diffusion.training.steps)
 
 
 def planned_latents(config: ConfigDict) -> LatentTokenizer:
@@ -82,12 +83,15 @@ def image_training(config: ConfigDict, latents: LatentTokenizer, variables: Vari
     """`create() -> state` and the training step on `{'codes': int32 [B, N], 'label': int32 [B]}`."""
     model, section = build_image_model(config, latents), config.diffusion.training
     optimizer, process = build_optimizer(section, section.steps), build_image_process(config)
-    loss = image_loss(model, process, latents, variables, config.diffusion.label_dropout)
+
+    def step(state: TrainState, batch: Any, root: jax.Array) -> tuple[TrainState, Metrics]:
+        loss = image_loss(model, process.at(state.step), latents, variables, config.diffusion.label_dropout)
+        return make_step(loss, optimizer, section.ema_decay, section.accumulate, further)(state, batch, root)
+
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     inputs = jnp.zeros((1, *latents.shape)), process.told(jnp.full(1, 0.5)), jnp.zeros(1, jnp.int32)
     further = decays(config)
-    return (lambda: create_state(model.init(key, *inputs), optimizer, len(further)),
-            make_step(loss, optimizer, section.ema_decay, section.accumulate, further))
+    return lambda: create_state(model.init(key, *inputs), optimizer, len(further)), step
 
 
 def image_loss(model: DiT, process: ImageProcess, latents: LatentTokenizer, variables: Variables,

@@ -8,7 +8,8 @@ All on the straight line, and answering as SiT does, except that
 Without a stride the first two are flow matching, so that every solver takes them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,14 @@ import numpy as np
 
 from vqdit.diffusion.clock import stratified_times
 from vqdit.diffusion.few_step.average_velocity import AverageVelocity
-from vqdit.diffusion.few_step.consistency import bounded, consistency_levels, consistency_loss
+from vqdit.diffusion.few_step.consistency import (
+    Levels,
+    bounded,
+    consistency_levels,
+    consistency_loss,
+    level_at,
+    place_of,
+)
 from vqdit.diffusion.few_step.mean_flow import adaptive, mean_flow_loss
 from vqdit.diffusion.few_step.shortcut import shortcut_loss
 from vqdit.diffusion.gaussian.paths import Flow, log_snr
@@ -121,6 +129,7 @@ class Consistency(_OnTheLine):
 
     Attributes:
         levels: how many neighbours agree; the bias is first order in their distance, the variance grows with them.
+            Beside a number, a function of the training step, as `consistency.doubled`.
         times: how often each is trained.
         deviation: of the latents.
         smallest, largest: sigma / alpha at the first and at the last level.
@@ -129,15 +138,18 @@ class Consistency(_OnTheLine):
     """
 
     solver: str = field(default='renoise', init=False)
-    levels: int = 80
+    levels: Levels = 80
     times: Times = field(default_factory=lambda: log_normal(-1.1, 2.0))
     deviation: float = 1.0
     smallest: float = 0.002
     largest: float = 80.0
 
     def __post_init__(self):
-        if self.levels < 2:
+        if isinstance(self.levels, int) and self.levels < 2:
             raise UserError(f'consistency needs 2 levels or more to agree, not {self.levels}')
+
+    def at(self, step: jax.Array) -> 'Consistency':
+        return replace(self, levels=self.levels(step)) if callable(self.levels) else self
 
     def told(self, t: jax.Array) -> jax.Array:
         return -125.0 * log_snr(self.path, t)
@@ -154,15 +166,18 @@ class Consistency(_OnTheLine):
 
     def loss(self, key: jax.Array, network: Network, latents: jax.Array) -> tuple[jax.Array, Parts]:
         draw, noise_key = jax.random.split(key)
-        rising = consistency_levels(self.path, self.levels, self.smallest, self.largest)
-        times = self.times(self.path, stratified_times(draw, len(latents)))
-        index = jnp.clip(jnp.searchsorted(rising, times), 1, self.levels)
-        t, s = rising[index], rising[index - 1]
+        t, s = self._neighbours(self.times(self.path, stratified_times(draw, len(latents))))
         function = lambda z, t: self.read(network(z, self.told(t)), z, t)[0]
         noise = jax.random.normal(noise_key, latents.shape, latents.dtype)
         distances = consistency_loss(function, self.path, latents, noise, t, s)
         ratio = lambda t: self.path.sigma(t) / self.path.alpha(t)
         return jnp.mean(distances / (ratio(t) - ratio(s))), {'distance': jnp.mean(distances)}
+
+    def _neighbours(self, times: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The levels [B] around `times [B]`, the higher one first."""
+        ends, count = (self.smallest, self.largest), cast(int, self.levels)  # `at` has made a number of it
+        index = jnp.clip(jnp.ceil(place_of(self.path, times, *ends) * count), 1, count)
+        return level_at(self.path, index / count, *ends), level_at(self.path, (index - 1) / count, *ends)
 
 
 def _stride(t: jax.Array, s: jax.Array | None, shortest: float = 0.0) -> jax.Array:

@@ -39,6 +39,9 @@ class ImageProcess(Protocol):
     @property
     def solver(self) -> str: ...
 
+    def at(self, step: jax.Array) -> 'ImageProcess':
+        """As it is trained after so many steps: most are the same all the time."""
+
     @property
     def told(self) -> Callable[..., jax.Array]:
         """`t -> fp32 [...]`, what the network is told of the noise level; models of strides are told more,
@@ -64,6 +67,9 @@ class DenoisingDiffusion:
 
     path: Betas = field(default_factory=Betas.linear)
     solver: str = 'ddpm'
+
+    def at(self, step: jax.Array) -> 'ImageProcess':
+        return self
 
     @property
     def _steps(self) -> int:
@@ -112,6 +118,9 @@ class FlowMatching:
 
     path: Flow = field(default_factory=Flow)
     solver: str = 'heun'
+
+    def at(self, step: jax.Array) -> 'ImageProcess':
+        return self
 
     def told(self, t: jax.Array) -> jax.Array:
         return 1.0 - t
