@@ -11,6 +11,7 @@ from vqdit.data.preprocess import read_formats
 from vqdit.diffusion.few_step import LEVELS, Consistency, MeanFlow, Shortcut
 from vqdit.diffusion.gaussian.published import IMAGE_PROCESSES, ImageProcess
 from vqdit.diffusion.gaussian.times import TIMES
+from vqdit.diffusion.guidance import GUIDANCES
 from vqdit.errors import UserError
 from vqdit.generation.images import ImageGenerator
 from vqdit.models.dit import DiT, drop_labels
@@ -50,7 +51,7 @@ def build_image_model(config: ConfigDict, latents: LatentTokenizer) -> DiT:
 def build_image_process(config: ConfigDict) -> ImageProcess:
     """The process of `config.diffusion.process`, with its settings. Raises UserError for unknown or unsound ones."""
     return construct(PROCESSES, config.diffusion.process.to_dict(), 'diffusion.process',
-                     {'times': TIMES, 'levels': LEVELS}, total=config.diffusion.training.steps)
+                     {'times': TIMES, 'levels': LEVELS, 'guidance': GUIDANCES}, total=config.diffusion.training.steps)
 
 
 def planned_latents(config: ConfigDict) -> LatentTokenizer:
@@ -100,8 +101,9 @@ def image_loss(model: DiT, process: ImageProcess, latents: LatentTokenizer, vari
     def loss(params: Tree, codebook: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         draw, drop, noise = jax.random.split(key, 3)
         labels = drop_labels(drop, batch['label'], dropout, model.classes)
-        network = lambda z, told: model.apply({'params': params}, z, told, labels)
-        value, parts = process.loss(noise, network, latents.latents(variables, batch['codes'], draw))  # type: ignore
+        told_of: Any = lambda labels: lambda z, told: model.apply({'params': params}, z, told, labels)
+        clean = latents.latents(variables, batch['codes'], draw)
+        value, parts = process.loss(noise, told_of(labels), clean, told_of(jnp.full_like(labels, model.classes)))
         return value, (codebook, parts)
     return loss
 
