@@ -1,7 +1,6 @@
 """Pictures against their originals: PSNR and SSIM."""
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 _SIGMA, _RADIUS = 1.5, 5  # a Gaussian window of 11 pixels
 _STABLE = ((0.01 * 255) ** 2, (0.03 * 255) ** 2)
@@ -30,6 +29,7 @@ def ssim(pictures: np.ndarray, originals: np.ndarray) -> np.ndarray:
 
 
 def _window(values: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import gaussian_filter1d  # Takes half a second to import.
     for axis in (1, 2):
         values = gaussian_filter1d(values, _SIGMA, axis=axis, radius=_RADIUS)
     return values[:, _RADIUS:-_RADIUS, _RADIUS:-_RADIUS]

@@ -35,6 +35,7 @@ from vqdit.training.factory import (
     learned_modalities,
 )
 from vqdit.training.gaussian import build_space, extra_params, gaussian_loss, is_gaussian
+from vqdit.training.keys import named_key
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.objective import diffusion_loss
 from vqdit.training.optimizers import build_optimizer
@@ -117,7 +118,7 @@ def restore(workdir: Path, config: ConfigDict) -> tuple[Tree, dict[str, Tokenize
 
 
 def _init(model: MultimodalDiT, config: ConfigDict) -> Tree:
-    variables = model.init(jax.random.fold_in(jax.random.key(config.seed), 1), *model.blank(1))
+    variables = model.init(named_key(config.seed, 'diffusion, first parameters'), *model.blank(1))
     return {'params': variables['params'] | extra_params(config)}
 
 

@@ -21,6 +21,7 @@ from vqdit.tokenizers.latents import CodeVectors, GaussianLatents, LatentTokeniz
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.training.averages import decays
 from vqdit.training.factory import build_learned_tokenizer
+from vqdit.training.keys import named_key
 from vqdit.training.optimizers import build_optimizer
 from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import Loss, Metrics, make_step
@@ -84,14 +85,14 @@ def image_training(config: ConfigDict, latents: LatentTokenizer, variables: Vari
     """`create() -> state` and the training step on `{'codes': int32 [B, N], 'label': int32 [B]}`."""
     model, section = build_image_model(config, latents), config.diffusion.training
     optimizer, process = build_optimizer(section, section.steps), build_image_process(config)
+    key = named_key(config.seed, 'diffusion, first parameters')
+    inputs = jnp.zeros((1, *latents.shape)), process.told(jnp.full(1, 0.5)), jnp.zeros(1, jnp.int32)
+    further = decays(config)
 
     def step(state: TrainState, batch: Any, root: jax.Array) -> tuple[TrainState, Metrics]:
         loss = image_loss(model, process.at(state.step), latents, variables, config.diffusion.label_dropout)
         return make_step(loss, optimizer, section.ema_decay, section.accumulate, further)(state, batch, root)
 
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    inputs = jnp.zeros((1, *latents.shape)), process.told(jnp.full(1, 0.5)), jnp.zeros(1, jnp.int32)
-    further = decays(config)
     return lambda: create_state(model.init(key, *inputs), optimizer, len(further)), step
 
 

@@ -18,6 +18,7 @@ from vqdit.training.checkpoints import Checkpoints
 from vqdit.training.collapse import CollapseWatch
 from vqdit.training.compilation import Step, compile_report, compile_step
 from vqdit.training.interruption import Request, StopFlag
+from vqdit.training.keys import named_key
 from vqdit.training.logging import MetricsLog, Progress
 from vqdit.training.sharding import place_batch, replicated, tree_shardings
 from vqdit.training.state import TrainState, Tree
@@ -105,7 +106,7 @@ def _restore(checkpoints: Checkpoints, create: Callable[[], TrainState], shardin
 def _train(stage: Stage, state: TrainState, shardings: Tree, checkpoints: Checkpoints, run: Run) -> TrainState:
     config, steps, everywhere = run.config, stage.section.steps, replicated(run.mesh)
     # Made under jit, which also reaches the devices of other processes.
-    root = jax.jit(lambda: jax.random.key(config.seed), out_shardings=everywhere)()
+    root = jax.jit(lambda: named_key(config.seed, stage.name), out_shardings=everywhere)()
     start, previous = int(state.step), None
     with contextlib.closing(stage.batches.iterate(start)) as batches, _Journal(stage, start, config) as journal:
         first = place_batch(next(batches), run.mesh)

@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -21,6 +20,7 @@ from vqdit.tokenizers.latent_statistics import write_statistics
 from vqdit.tokenizers.losses import peak_signal_to_noise
 from vqdit.tokenizers.text import ByteTokenizer, TextTokenizer, WordTokenizer, build_vocabulary
 from vqdit.training.factory import build_learned_tokenizer, learned_modalities
+from vqdit.training.keys import named_key
 from vqdit.training.loop import Run, Stage, fit
 from vqdit.training.state import TrainState
 from vqdit.training.tokenizer_training import build_training, freeze, initial_variables
@@ -58,7 +58,7 @@ def train_tokenizer(run: Run, modality: str) -> FrozenTokenizer:
     tokenizer = build_learned_tokenizer(run.config, modality)
     section, folder = run.config.tokenizers[modality].training, _folder(run, modality)
     training = build_training(run.config, modality, tokenizer)
-    key = jax.random.fold_in(jax.random.key(run.config.seed), _number(modality))
+    key = named_key(run.config.seed, f'{modality} tokenizer, first parameters')
     train, test = (load(run.config.data, split, modalities=(modality,)) for split in ('train', 'test'))
     initial = initial_variables(run.config, modality, tokenizer)
     earlier: dict[str, np.ndarray] = {}
@@ -107,8 +107,3 @@ def _first(dataset: Dataset, modality: str) -> np.ndarray:
 
 def _folder(run: Run, modality: str) -> Path:
     return Path(run.workdir) / 'tokenizers' / modality
-
-
-def _number(name: str) -> int:
-    """A number for a name, the same in every process."""
-    return sum(ord(letter) * 31**place for place, letter in enumerate(name)) % 2**31
