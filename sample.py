@@ -60,7 +60,7 @@ VAE = flags.DEFINE_string('vae', None, 'folder of the autoencoder of its latents
 FAMILY = flags.DEFINE_string('family', None, '"dit" or "sit"; by default as the name of the file begins')
 HEADS = flags.DEFINE_integer('heads', None, 'of a network whose width is not a published one', lower_bound=1)
 LABEL = flags.DEFINE_list('label', [], 'classes of the images, in turn; by default of none')
-SOLVER = flags.DEFINE_string('solver', None, 'sampler of an image DiT, such as ddim or heun')
+SOLVER = flags.DEFINE_string('solver', None, 'of an image DiT: a name, such as ddim, or {"name": ... and its settings}')
 
 
 def overrides() -> dict[str, Any]:
@@ -80,13 +80,13 @@ def main() -> None:
         raise UserError('name either --workdir, a folder of train.py, or --weights, a file of another project')
     if WEIGHTS.value:
         _refuse(*OF_MODALITIES, AVERAGE, beside='--weights')
-        options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, heads=HEADS)
+        options = _flagged(steps=STEPS, guidance=GUIDANCE, heads=HEADS) | _solver()
         generator = load_weights(WEIGHTS.value, VAE.value, FAMILY.value, **options)
         return sample_images(generator, Path('samples'), {'weights': Path(WEIGHTS.value).name})
     _refuse(VAE, FAMILY, HEADS, beside='--workdir')
     if is_image_model(load_config(WORKDIR.value)):
         _refuse(*OF_MODALITIES, beside='a workdir of images of classes')
-        options = _flagged(steps=STEPS, guidance=GUIDANCE, solver=SOLVER, average=AVERAGE)
+        options = _flagged(steps=STEPS, guidance=GUIDANCE, average=AVERAGE) | _solver()
         generator = load_image_generator(WORKDIR.value, **options)
         return sample_images(generator, Path(WORKDIR.value) / 'samples', {})
     _refuse(LABEL, SOLVER, beside='a workdir of modalities')
@@ -96,6 +96,11 @@ def main() -> None:
 def _flagged(**choices: flags.FlagHolder) -> dict[str, Any]:
     """The flags that were given."""
     return {name: flag.value for name, flag in choices.items() if flag.value is not None}
+
+
+def _solver() -> dict[str, Any]:
+    """The solver that was asked for, with its settings."""
+    return {'solver': literal(SOLVER.value)} if SOLVER.value is not None else {}
 
 
 def _refuse(*choices: flags.FlagHolder, beside: str) -> None:

@@ -2,7 +2,7 @@
 
 `--config.data.root=FOLDER` and `--config.tokenizers.image.weights=FOLDER` as in imagenet256_dit_xl2.py, with which it
 shares everything else. The paper's 7 million steps gave it an FID of 2.15 with an ODE solver, as here, and of 2.06 with
-an SDE solver ("sde"); it has not been trained to the end here.
+an SDE solver ("euler_maruyama"); it has not been trained to the end here.
 """
 
 from ml_collections import ConfigDict

@@ -230,10 +230,12 @@ def test_stored_latents_are_the_moments_of_the_autoencoder():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('process', 'solver', 'steps'), [
-    ('mean_flow', 'stride', 1), ('shortcut', 'stride', 4), ('consistency', 'renoise', 2)])
+    ({'name': 'mean_flow', 'mixed': 0.5, 'guidance': {'name': 'scale', 'weight': 2.0}}, 'stride', 1),
+    ({'name': 'shortcut'}, 'stride', 4),
+    ({'name': 'consistency', 'levels': 'doubled'}, 'renoise', 2)])
 def test_few_step_models_train_and_sample_from_a_config(process, solver, steps, data, tmp_path):
     config = _images('imagenet256_sit_xl2', data)
-    config.diffusion.process = ConfigDict({'name': process})
+    config.diffusion.process = ConfigDict(process)
     config.diffusion.training.steps = 2
     config.diffusion.sampler.update(solver=solver, steps=steps, guidance=1.0)
     train(config, tmp_path)
@@ -246,9 +248,12 @@ def test_few_step_models_train_and_sample_from_a_config(process, solver, steps, 
 
 @pytest.mark.parametrize(('process', 'changes', 'said'), [
     ({'name': 'sit'}, {'sampler.solver': 'stride'}, 'stride needs a network of strides, .*"mean_flow"'),
-    ({'name': 'consistency'}, {'sampler.solver': 'heun'}, 'solver heun does not fit.*renoise'),
+    ({'name': 'consistency'}, {'sampler.solver': 'heun'}, 'solver heun does not fit.*takes renoise'),
     ({'name': 'mean_flow'}, {'sampler.solver': 'renoise'}, 'solver renoise does not fit'),
     ({'name': 'mean_flow', 'flow_shere': 0.5}, {}, 'Did you mean "flow_share"'),
+    ({'name': 'mean_flow', 'guidance': {'name': 'scale', 'weight': 2.0}}, {}, 'sampler.guidance is 1.5, on top of'),
+    ({'name': 'mean_flow', 'guidance': {'name': 'scale'}}, {}, 'guidance.weight is missing'),
+    ({'name': 'consistency', 'levels': 'duobled'}, {}, 'Did you mean "doubled"'),
     ({'name': 'mean_flow', 'times': 'logit'}, {}, 'process.times.name "logit" is unknown'),
     ({'name': 'mean_flow'}, {'model.implementation': 'cudnn'}, 'cuDNN cannot; set diffusion.model.implementation'),
     ({'name': 'shortcut'}, {'sampler.steps': 3}, 'cannot take 3 steps'),

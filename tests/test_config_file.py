@@ -68,6 +68,10 @@ def test_a_section_that_has_a_name_is_replaced_as_a_whole():
     config = defaults().lock()
     override(config, 'diffusion.sampler', '{"name": "entropy_bounded", "bound": 0.5}')
     assert config.diffusion.sampler.to_dict() == {'name': 'entropy_bounded', 'bound': 0.5} and config.is_locked
+    override(config, 'diffusion.process.schedule', '{"name": "polynomial", "power": 2.0}')
+    assert config.diffusion.process.schedule.power == 2.0 and config.is_locked
+    override(config, 'diffusion.process.schedule.power', '3')
+    assert config.diffusion.process.to_dict()['schedule'] == {'name': 'polynomial', 'power': 3.0}
     for path, text in (('diffusion.sampler', '{"bound": 0.5}'), ('diffusion.training', '{"name": "x"}')):
         with pytest.raises(UserError, match='is a section'):
             override(config, path, text)

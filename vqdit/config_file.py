@@ -61,7 +61,8 @@ def override(config: ConfigDict, path: str, text: str) -> None:
     """Sets the setting at the dotted `path` to `text`, read in the type that the setting has.
 
     A setting that is None takes any Python literal. A section that names what it is of, as a quantizer or a sampler
-    is, is replaced as a whole by a mapping with a `name`. Raises UserError for an unknown setting or a wrong type.
+    is, is replaced as a whole by a mapping with a `name`, and so is a name alone, as of a schedule. Raises UserError
+    for an unknown setting or a wrong type.
     """
     settings = dict(leaves(config))
     if path not in settings:
@@ -72,6 +73,9 @@ def override(config: ConfigDict, path: str, text: str) -> None:
         if section:
             raise UserError(f'--config.{path} is a section; set one of {", ".join(section)}')
         raise UserError(f'the config has no setting "{path}".{nearest(path, settings)}')
+    if isinstance(settings[path], str) and _is_named(literal(text)):
+        _replace(config, path, literal(text))
+        return
     *parents, key = path.split('.')
     for parent in parents:
         config = config[parent]
@@ -83,7 +87,7 @@ def _is_named(value: Any) -> bool:
 
 
 def _replace(config: ConfigDict, path: str, section: dict[str, Any]) -> None:
-    with config.unlocked():
+    with config.unlocked(), config.ignore_type():
         *parents, key = path.split('.')
         for parent in parents:
             config = config[parent]

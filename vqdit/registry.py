@@ -26,8 +26,8 @@ def construct(registry: Mapping[str, Callable[..., Any]], settings: Mapping[str,
 
     Args:
         path: of the settings in the config, for errors.
-        parts: registries of options that are built themselves, by the option's name. An option that is None keeps
-            its default.
+        parts: registries of options that are built themselves, by the option's name, where a name or a mapping is
+            given. An option that is None keeps its default.
         given: what the program passes to those that ask for it.
 
     Raises UserError for an unknown name, an unknown option, naming the nearest, or one that is missing.
@@ -45,6 +45,7 @@ def construct(registry: Mapping[str, Callable[..., Any]], settings: Mapping[str,
         if parameter.default is parameter.empty and option not in options:
             raise UserError(f'{path}.{option} is missing; "{name}" takes {", ".join(known)}')
     built = {option: construct(parts[option], value, f'{path}.{option}', parts, **given)
-             if parts and option in parts else value for option, value in options.items()}
+             if parts and option in parts and isinstance(value, str | Mapping) else value
+             for option, value in options.items()}
     asked = inspect.signature(kind).parameters
     return kind(**built, **{name: value for name, value in given.items() if name in asked})

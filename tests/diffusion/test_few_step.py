@@ -14,9 +14,11 @@ from vqdit.diffusion.few_step import (
     conditional_velocity,
     consistency_levels,
     consistency_loss,
-    doubled_steps,
+    doubled,
+    level_at,
     mean_flow_loss,
     mean_flow_target,
+    place_of,
     pseudo_huber,
     sample_by_consistency,
     self_conditioned,
@@ -190,12 +192,31 @@ def test_consistency_samples_keep_the_law_and_belong_to_their_keys():
     np.testing.assert_array_equal(run(z[:9], keys[:9])[:, 0], samples[:9])
 
 
-def test_distances_and_the_number_of_levels():
+def test_distances():
     a, b = jnp.asarray([[3.0, 0.0], [0.0, 0.0]]), jnp.asarray([[0.0, 4.0], [0.0, 0.0]])
     c = 0.1 * np.sqrt(2)
     np.testing.assert_allclose(pseudo_huber(a, b, 0.1), [np.sqrt(25 + c**2) - c, 0.0], rtol=1e-5, atol=1e-7)
-    counts = [doubled_steps(step, 800) for step in range(0, 900, 100)]
-    assert counts == [10, 20, 40, 80, 160, 320, 640, 1280, 1280]
+
+
+@pytest.mark.parametrize(('total', 'ends', 'steps', 'wanted'), [
+    (400_000, (10, 1280), [0, 49_999, 50_000, 150_000, 349_999, 350_000, 400_000, 10**9],
+     [10, 10, 20, 80, 640, 1280, 1280, 1280]),
+    (1000, (2, 11), [0, 300, 301, 602, 902, 903, 999], [2, 2, 4, 8, 8, 11, 11]),
+    (3, (10, 1280), [0, 1, 2, 3], [10, 20, 40, 80])])
+def test_levels_double_as_the_paper_says(total, ends, steps, wanted):
+    """Equation (3) by hand: K' is 50,000 for the paper's 10 to 1280 in 400,000; 301 = floor(1000 / (log2 5 + 1))."""
+    count = jax.jit(jax.vmap(doubled(total, *ends)))(jnp.asarray(steps))
+    assert count.dtype == jnp.int32 and count.tolist() == wanted
+
+
+@pytest.mark.parametrize('path', [Flow(), PreservingLinear(), Exploding(80.0)])
+def test_places_are_those_of_levels(path):
+    with jax.enable_x64(True):
+        place = jnp.linspace(0.0, 0.9, 7)
+        levels = level_at(path, place, 0.01, 60.0)
+        ratio = path.sigma(levels) / path.alpha(levels)
+        np.testing.assert_allclose(ratio, (0.01 ** (1 / 7) + place * (60 ** (1 / 7) - 0.01 ** (1 / 7))) ** 7, rtol=1e-9)
+        np.testing.assert_allclose(place_of(path, levels, 0.01, 60.0), place, atol=1e-9)
 
 
 def test_self_conditioning_trains_on_its_own_estimate():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqdit.diffusion.few_step import Consistency, MeanFlow, Renoised, Shortcut, Strided, sample_by_consistency
+from vqdit.diffusion.few_step import Consistency, MeanFlow, Renoised, Shortcut, Strided, doubled, sample_by_consistency
 from vqdit.diffusion.samplers import DDIM, Heun, sample_keys, solve
 from vqdit.errors import UserError
 
@@ -104,6 +104,17 @@ def test_the_loss_of_consistency_is_the_distance_of_neighbours():
     assert value == pytest.approx(np.mean(distance / (ratio - ratio_s)), rel=1e-2)
 
 
+def test_the_levels_of_consistency_follow_the_training_step():
+    process, loss = Consistency(levels=doubled(8, 10, 20)), {}
+    network, latents = lambda z, told: 0.3 * z, jnp.asarray(LATENTS)
+    at = jax.jit(lambda step: process.at(step).loss(jax.random.key(1), network, latents)[0])
+    for levels in (10, 20):
+        loss[levels] = _seen(Consistency(levels=levels), 0.3)[0]
+    np.testing.assert_allclose([at(jnp.int32(step)) for step in (0, 3, 4, 7)],
+                               [loss[levels] for levels in (10, 10, 20, 20)], rtol=1e-5)
+    assert abs(loss[10] / loss[20] - 1) > 0.01
+
+
 def test_consistency_is_the_identity_near_the_data_and_samples_by_new_noise():
     process, z = Consistency(), jnp.asarray(LATENTS)
     lowest = jnp.float32(0.002 / 1.002)
@@ -125,6 +136,8 @@ def test_consistency_is_the_identity_near_the_data_and_samples_by_new_noise():
     (lambda: MeanFlow(flow_share=1.5), 'share of flow matching'), (lambda: Shortcut(finest=100), 'power of two'),
     (lambda: Shortcut(finest=8).grid(3), 'cannot take 3 steps, but 1, 2, 4 ... 8'),
     (lambda: Shortcut(finest=8).grid(16), 'cannot take 16'), (lambda: Consistency(levels=1), '2 levels'),
+    (lambda: doubled(9, 1), 'must start at 2'),
+    (lambda: doubled(9, 20, 10), 'from 20 to 10'),
     (lambda: Consistency().grid(0), 'at least 1 step'), (lambda: MeanFlow().grid(0), 'at least 1 step')])
 def test_unsound_settings_are_refused(make, said):
     with pytest.raises(UserError, match=said):

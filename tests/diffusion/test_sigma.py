@@ -90,21 +90,6 @@ def test_momentum_does_not_matter_when_there_is_nothing_to_guide():
     np.testing.assert_array_equal(guided, solve(Euler(), lambda z, t: 0.5 * z, Flow(), z, grid, keys))
 
 
-def test_adaptive_steps_follow_the_flow():
-    """Against Heun's method with very many steps; a tighter tolerance asks more often."""
-    pytest.importorskip('diffrax', reason='adaptive steps need the extra "ode"')
-    from vqdit.diffusion.samplers.adaptive_flow import solve_adaptively
-    with jax.enable_x64(True):
-        path, z = Flow(), jnp.linspace(-2, 2, 5).reshape(5, 1, 1)
-        model, keys = mixture.clean_mean(path), sample_keys(jax.random.key(0), jnp.arange(5))
-        fine = jax.jit(lambda z: solve(Heun(), model, path, z, jnp.linspace(1.0, 1e-3, 4001), keys))(z)
-        found, asked = jax.jit(lambda z: solve_adaptively(model, path, z))(z)
-        rough, seldom = jax.jit(lambda z: solve_adaptively(model, path, z, relative=1e-3, absolute=1e-3))(z)
-        np.testing.assert_allclose(found, fine, atol=1e-4)
-        np.testing.assert_allclose(rough, fine, atol=2e-2)
-        assert seldom < asked < 1000
-
-
 @pytest.mark.peers
 def test_the_golden_file_is_what_the_peers_do(golden):
     made = sigma_golden.make()

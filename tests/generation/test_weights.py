@@ -121,6 +121,16 @@ def test_other_solvers_know_the_clean_latents_alone():
     assert found.shape == (4, 6, 6, 4) and np.isfinite(found).all()
 
 
+@pytest.mark.slow
+def test_steps_by_tolerance_end_where_very_many_do():
+    pytest.importorskip('diffrax', reason='the solver "adaptive" needs the extra "ode"')
+    settings = {'name': 'adaptive', 'relative': 1e-3, 'absolute': 1e-3}
+    adaptive = load_weights(ORIGINAL, VAE, heads=2, family='sit', solver=settings, steps=1, guidance=1.0)
+    found, wanted = _latents(adaptive), _latents(_generator(family='sit', solver='heun', steps=60, guidance=1.0))
+    assert adaptive.settings['solver'] == settings
+    np.testing.assert_allclose(found, wanted, atol=0.01 * np.abs(wanted).max())
+
+
 def test_a_pipeline_of_diffusers_brings_its_autoencoder(tmp_path):
     shutil.copytree(DIFFUSERS, tmp_path / 'transformer')
     shutil.copytree(VAE, tmp_path / 'vae')
@@ -161,6 +171,8 @@ def test_files_that_are_no_weights_are_refused_unread(tmp_path, make, said):
 @pytest.mark.parametrize(('options', 'said'), [
     ({'autoencoder': None}, '--vae is missing'), ({'autoencoder': GOLDEN / 'ldm_codebook'}, 'AutoencoderKL'),
     ({'family': 'sti'}, 'Did you mean "sit"'), ({'solver': 'hun'}, 'Did you mean "heun"'),
+    ({'solver': {'name': 'ddim', 'eta': 2.0}}, 'eta 2.0'),
+    ({'solver': {'name': 'adaptive', 'relative': 0.0}}, 'relative of the solver|needs the package diffrax'),
     ({'steps': 1001}, '1001 steps'), ({'heads': None}, 'heads=')])
 def test_mistakes_are_told(options, said):
     with pytest.raises(UserError, match=said):

@@ -124,6 +124,14 @@ class ZeroStar:
         return jnp.where(t > self.still, 0.0, guided)
 
 
+def between(weight: float, low: float, high: float) -> Guidance:
+    return Interval(Scale(weight), low, high)
+
+
+GUIDANCES: dict[str, Callable[..., Guidance]] = {'scale': Scale, 'interval': between}
+"""Of velocities in training, by name, each with its own settings."""
+
+
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     """Inner products over all axes but the first, which are kept."""
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)

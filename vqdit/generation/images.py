@@ -7,32 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vqdit.diffusion import samplers
 from vqdit.diffusion.few_step import Consistency, Renoised, Strided
 from vqdit.diffusion.gaussian.published import ImageProcess
 from vqdit.diffusion.guidance import Guidance, Scale
-from vqdit.diffusion.samplers import (
-    DDIM,
-    DPMSolverPlusPlus,
-    Euler,
-    EulerMaruyama,
-    Heun,
-    RungeKutta4,
-    Solver,
-    UniPC,
-    sample_keys,
-    solve,
-)
+from vqdit.diffusion.samplers import DDIM, Solver, sample_keys, solve
 from vqdit.diffusion.samplers.learned import LearnedAncestral
 from vqdit.diffusion.samplers.solvers import normal
-from vqdit.errors import UserError, nearest
+from vqdit.errors import UserError
 from vqdit.generation.devices import OnDevices
 from vqdit.models.dit import DiT
+from vqdit.registry import construct
 from vqdit.tokenizers.latents import LatentTokenizer
 
-SOLVERS: Mapping[str, Solver] = {
-    'ddpm': LearnedAncestral(), 'ddim': DDIM(), 'euler': Euler(), 'heun': Heun(), 'rk4': RungeKutta4(),
-    'dpm++': DPMSolverPlusPlus(), 'unipc': UniPC(), 'sde': EulerMaruyama(), 'stride': Strided(DDIM()),
-    'renoise': Renoised()}
+SOLVERS: Mapping[str, Callable[..., Solver]] = samplers.SOLVERS | {
+    'ddpm': LearnedAncestral, 'stride': lambda: Strided(DDIM()), 'renoise': Renoised}
+"""By name, each with its own settings."""
+PATH = 'diffusion.sampler.solver'
 
 
 class ImageGenerator(OnDevices):
@@ -40,7 +31,7 @@ class ImageGenerator(OnDevices):
 
     Args:
         variables: of the autoencoder.
-        solver: one of `SOLVERS`; that of the process by default.
+        solver: the name of one of `SOLVERS`, or a mapping of `name` and its settings; that of the process by default.
         guidance: the weight w of `guidance.Scale`, on all channels of the clean latents; 1 is none.
         batch_size: images drawn at once, at most.
 
@@ -52,15 +43,16 @@ class ImageGenerator(OnDevices):
     """
 
     def __init__(self, model: DiT, params: Any, process: ImageProcess, autoencoder: LatentTokenizer, variables: Any,
-                 steps: int = 50, guidance: float = 4.0, solver: str | None = None, batch_size: int = 8):
+                 steps: int = 50, guidance: float = 4.0, solver: str | Mapping[str, Any] | None = None,
+                 batch_size: int = 8):
         super().__init__(params, batch_size)
         self.model, self.decoder = model, OnDevices(variables, batch_size)
         if (*model.size, model.channels) != tuple(autoencoder.shape):
             raise UserError(f'the network makes latents {(*model.size, model.channels)}, but the autoencoder has '
                             f'{tuple(autoencoder.shape)} for its images; choose the autoencoder it was trained with')
-        name, grid = solver or process.solver, process.grid(steps)
-        self.settings = {'solver': name, 'steps': steps, 'guidance': guidance}
-        self._sample = jax.jit(_sample_function(model, process, find_solver(name, model, process), grid, guidance))
+        chosen, grid = solver or process.solver, process.grid(steps)
+        self.settings = {'solver': chosen, 'steps': steps, 'guidance': guidance}
+        self._sample = jax.jit(_sample_function(model, process, build_solver(chosen, model, process), grid, guidance))
         self._decode = jax.jit(autoencoder.decode_latents)
 
     def generate(self, labels: np.ndarray, seed: int = 0, first_index: int = 0) -> np.ndarray:
@@ -81,20 +73,22 @@ class ImageGenerator(OnDevices):
         return self.run(self._sample, (sample_keys(jax.random.key(seed), jnp.asarray(indices)), labels))
 
 
-def find_solver(name: str, model: DiT, process: ImageProcess) -> Solver:
-    """The solver of a name. Raises UserError for an unknown one and one that needs what the network did not learn."""
-    if name not in SOLVERS:
-        raise UserError(f'solver "{name}" is unknown; choose one of {", ".join(SOLVERS)}.{nearest(name, SOLVERS)}')
-    if name == 'ddpm' and model.out_channels != 2 * model.channels:
+def build_solver(settings: str | Mapping[str, Any], model: DiT, process: ImageProcess) -> Solver:
+    """The solver of a name, or of a mapping of `name` and settings.
+
+    Raises UserError for an unknown one, unsound settings, and one that needs what the network did not learn.
+    """
+    solver = construct(SOLVERS, settings, PATH)
+    if isinstance(solver, LearnedAncestral) and model.out_channels != 2 * model.channels:
         raise UserError(f'the solver ddpm needs learned variances, {2 * model.channels} output channels; this network '
                         f'has {model.out_channels}: choose another, such as ddim')
-    if name == 'stride' and not model.strides:
+    if isinstance(solver, Strided) and not model.strides:
         raise UserError('the solver stride needs a network of strides, trained with diffusion.process.name "mean_flow" '
                         'or "shortcut"; choose another, such as heun')
-    if isinstance(process, Consistency) != (name == 'renoise'):
-        raise UserError(f'the solver {name} does not fit diffusion.process.name; "consistency" takes renoise, and no '
+    if isinstance(process, Consistency) != isinstance(solver, Renoised):
+        raise UserError(f'{PATH} {settings} does not fit diffusion.process.name; "consistency" takes renoise, and no '
                         'other process does')
-    return SOLVERS[name]
+    return solver
 
 
 def _sample_function(model: DiT, process: ImageProcess, solver: Solver, grid: jax.Array, guidance: float) -> Callable:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vqdit.data.preprocess import read_formats
-from vqdit.diffusion.few_step import Consistency, MeanFlow, Shortcut
+from vqdit.diffusion.few_step import LEVELS, Consistency, MeanFlow, Shortcut
 from vqdit.diffusion.gaussian.published import IMAGE_PROCESSES, ImageProcess
 from vqdit.diffusion.gaussian.times import TIMES
+from vqdit.diffusion.guidance import GUIDANCES
 from vqdit.errors import UserError
 from vqdit.generation.images import ImageGenerator
 from vqdit.models.dit import DiT, drop_labels
@@ -23,7 +24,7 @@ from vqdit.training.factory import build_learned_tokenizer
 from vqdit.training.gradients import reduce_dtype
 from vqdit.training.keys import named_key
 from vqdit.training.optimizers import build_optimizer
-from vqdit.training.state import Tree, create_state
+from vqdit.training.state import TrainState, Tree, create_state
 from vqdit.training.steps import Loss, Metrics, make_step
 
 PROCESSES: dict[str, Callable[..., ImageProcess]] = {
@@ -51,7 +52,8 @@ def build_image_model(config: ConfigDict, latents: LatentTokenizer) -> DiT:
 
 def build_image_process(config: ConfigDict) -> ImageProcess:
     """The process of `config.diffusion.process`, with its settings. Raises UserError for unknown or unsound ones."""
-    return construct(PROCESSES, config.diffusion.process.to_dict(), 'diffusion.process', {'times': TIMES})
+    return construct(PROCESSES, config.diffusion.process.to_dict(), 'diffusion.process',
+                     {'times': TIMES, 'levels': LEVELS, 'guidance': GUIDANCES}, total=config.diffusion.training.steps)
 
 
 def planned_latents(config: ConfigDict) -> LatentTokenizer:
@@ -84,12 +86,16 @@ def image_training(config: ConfigDict, latents: LatentTokenizer, variables: Vari
     """`create() -> state` and the training step on `{'codes': int32 [B, N], 'label': int32 [B]}`."""
     model, section = build_image_model(config, latents), config.diffusion.training
     optimizer, process = build_optimizer(section, section.steps), build_image_process(config)
-    loss = image_loss(model, process, latents, variables, config.diffusion.label_dropout)
     key = named_key(config.seed, 'diffusion, first parameters')
     inputs = jnp.zeros((1, *latents.shape)), process.told(jnp.full(1, 0.5)), jnp.zeros(1, jnp.int32)
     further = decays(config)
-    return (lambda: create_state(model.init(key, *inputs), optimizer, len(further)),
-            make_step(loss, optimizer, section.ema_decay, section.accumulate, further, reduce_dtype(section)))
+
+    def step(state: TrainState, batch: Any, root: jax.Array) -> tuple[TrainState, Metrics]:
+        loss = image_loss(model, process.at(state.step), latents, variables, config.diffusion.label_dropout)
+        one = make_step(loss, optimizer, section.ema_decay, section.accumulate, further, reduce_dtype(section))
+        return one(state, batch, root)
+
+    return lambda: create_state(model.init(key, *inputs), optimizer, len(further)), step
 
 
 def image_loss(model: DiT, process: ImageProcess, latents: LatentTokenizer, variables: Variables,
@@ -98,8 +104,9 @@ def image_loss(model: DiT, process: ImageProcess, latents: LatentTokenizer, vari
     def loss(params: Tree, codebook: Tree, batch: Any, key: jax.Array) -> tuple[jax.Array, tuple[Tree, Metrics]]:
         draw, drop, noise = jax.random.split(key, 3)
         labels = drop_labels(drop, batch['label'], dropout, model.classes)
-        network = lambda z, told: model.apply({'params': params}, z, told, labels)
-        value, parts = process.loss(noise, network, latents.latents(variables, batch['codes'], draw))  # type: ignore
+        told_of: Any = lambda labels: lambda z, told: model.apply({'params': params}, z, told, labels)
+        clean = latents.latents(variables, batch['codes'], draw)
+        value, parts = process.loss(noise, told_of(labels), clean, told_of(jnp.full_like(labels, model.classes)))
         return value, (codebook, parts)
     return loss
 

@@ -15,9 +15,10 @@ from vqdit.data import load
 from vqdit.data.batches import Batches
 from vqdit.data.token_store import TokenStore
 from vqdit.diffusion.few_step import MeanFlow
+from vqdit.diffusion.gaussian.published import ImageProcess
 from vqdit.errors import CheckpointError, UserError
 from vqdit.files import write_bytes
-from vqdit.generation.images import ImageGenerator, find_solver
+from vqdit.generation.images import ImageGenerator, build_solver
 from vqdit.generation.pictures import draw_table
 from vqdit.interop.latent_diffusion import import_autoencoder, read_architecture, write_architecture
 from vqdit.tokenizers.frozen import FrozenTokenizer
@@ -56,8 +57,9 @@ def check_image_config(config: ConfigDict) -> None:
     process = build_image_process(config)
     process.grid(sampler.steps)
     model = build_image_model(config, latents)
-    find_solver(sampler.solver, model, process)
+    build_solver(sampler.to_dict()['solver'], model, process)
     check_averages(config)
+    _check_guided_training(config, process)
     if isinstance(process, MeanFlow) and model.implementation == 'cudnn':
         raise UserError('mean_flow differentiates the network forwards, which the attention of cuDNN cannot; set '
                         'diffusion.model.implementation to "xla"')
@@ -66,6 +68,19 @@ def check_image_config(config: ConfigDict) -> None:
         raise UserError('tokenizers.image.weights is empty; name the folder of the autoencoder, as diffusers saves it')
     if 'label' not in load(config.data, 'train', modalities=('image',))[0]:
         raise UserError('the data has no labels, and an image DiT is trained on classes; choose a set with labels')
+
+
+def _check_guided_training(config: ConfigDict, process: ImageProcess) -> None:
+    """Raises UserError for guidance in training that would come on top of that in sampling, or has no opposite."""
+    if getattr(process, 'guidance', None) is None:
+        return
+    weight = config.diffusion.sampler.guidance
+    if weight != 1:
+        raise UserError(f'diffusion.sampler.guidance is {weight}, on top of what diffusion.process.guidance trains; '
+                        'set it to 1.0')
+    if not config.diffusion.label_dropout:
+        raise UserError('diffusion.label_dropout is 0, and diffusion.process.guidance compares with no label; set it '
+                        'to 0.1 or so')
 
 
 def train_images(run: Run) -> TrainState:

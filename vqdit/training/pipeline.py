@@ -185,5 +185,6 @@ def load_image_generator(workdir: str | Path, **overrides: Any) -> ImageGenerato
     for name, value in overrides.items():
         if name not in config.diffusion.sampler:
             raise UserError(f'sampler setting "{name}" is unknown; it has {", ".join(config.diffusion.sampler)}')
-        config.diffusion.sampler[name] = value
+        with config.ignore_type():  # a solver's name may become a mapping of it and its settings
+            config.diffusion.sampler[name] = value
     return image_stage.restore_generator(Path(workdir), config)

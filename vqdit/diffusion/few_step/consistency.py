@@ -6,6 +6,7 @@
 Training with (2) has no teacher; its bias is first order in the distance of the neighbours.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqdit.diffusion.gaussian.paths import Path, time_at
+from vqdit.diffusion.gaussian.paths import Path, log_snr, time_at
 from vqdit.diffusion.gaussian.predictions import spread
 from vqdit.diffusion.samplers.solvers import Memory, Model, normal
+from vqdit.errors import UserError
 
 Consistency = Callable[[jax.Array, jax.Array], jax.Array]
 """`(z [B, ...], t [B]) -> z_0 [B, ...]`."""
@@ -34,18 +36,47 @@ def bounded(network: Consistency, path: Path, deviation: float = 0.5, smallest: 
     return function
 
 
+def level_at(path: Path, place: jax.Array, smallest: float = 0.002, largest: float = 80.0,
+             power: float = 7.0) -> jax.Array:
+    """The noise level [...] at `place [...]`, which goes from 0 where sigma / alpha is `smallest` to 1 where it is
+    `largest`, with equal steps of (sigma / alpha)^(1 / power) (arXiv:2206.00364, equation (5))."""
+    low, high = smallest ** (1 / power), largest ** (1 / power)
+    return time_at(path, -2.0 * power * jnp.log(low + place * (high - low)))
+
+
+def place_of(path: Path, t: jax.Array, smallest: float = 0.002, largest: float = 80.0, power: float = 7.0) -> jax.Array:
+    """The inverse of `level_at`, below 0 and above 1 beyond its ends."""
+    low, high = smallest ** (1 / power), largest ** (1 / power)
+    return (jnp.exp(-0.5 / power * log_snr(path, t)) - low) / (high - low)
+
+
 def consistency_levels(path: Path, steps: int, smallest: float = 0.002, largest: float = 80.0,
                        power: float = 7.0) -> jax.Array:
-    """`steps + 1` rising noise levels, equal steps of (sigma / alpha)^(1 / power) apart."""
-    roots = np.linspace(smallest ** (1 / power), largest ** (1 / power), steps + 1)
-    return time_at(path, jnp.asarray(-2.0 * power * np.log(roots), jnp.float32))
+    """`steps + 1` rising noise levels, at equal places."""
+    return level_at(path, jnp.linspace(0.0, 1.0, steps + 1), smallest, largest, power)
 
 
-def doubled_steps(step: int, total: int, first: int = 10, last: int = 1280) -> int:
-    """How many levels training step `step` of `total` uses: doubled at even intervals, so that the bias shrinks as the
-    variance is borne (arXiv:2310.14189, section 3.4)."""
-    interval = total // (int(np.log2(last // first)) + 1)
-    return min(first * 2 ** (step // max(interval, 1)), last)
+Levels = int | jax.Array | Callable[[jax.Array], jax.Array]
+"""How many neighbours agree: a number, or a pure function of how many training steps were taken before."""
+
+
+def doubled(total: int, first: int = 10, last: int = 1280) -> Levels:
+    """N(k) - 1 of the training steps k of `total` (arXiv:2310.14189, section 3.4): `first`, doubled at even intervals
+    up to `last`, so that the bias shrinks as the variance is borne.
+
+        (3)  N(k) = min(first 2^floor(k / K'), last) + 1,   K' = floor(total / (log2 floor(last / first) + 1))
+
+    Raises UserError unless 2 <= first <= last.
+    """
+    if not 2 <= first <= last:
+        raise UserError(f'levels that double from {first} to {last} must start at 2 or more, and not above their end')
+    interval = max(int(total / (math.log2(last // first) + 1)), 1)
+    most = math.ceil(math.log2(last / first))
+    return lambda step: jnp.minimum(first * 2 ** jnp.minimum(step // interval, most), last)
+
+
+LEVELS: dict[str, Callable[..., Levels]] = {'doubled': doubled}
+"""By name, each with its own settings."""
 
 
 def pseudo_huber(a: jax.Array, b: jax.Array, offset: float = 5.4e-4) -> jax.Array:

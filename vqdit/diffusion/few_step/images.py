@@ -8,7 +8,8 @@ All on the straight line, and answering as SiT does, except that
 Without a stride the first two are flow matching, so that every solver takes them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,20 @@ import numpy as np
 
 from vqdit.diffusion.clock import stratified_times
 from vqdit.diffusion.few_step.average_velocity import AverageVelocity
-from vqdit.diffusion.few_step.consistency import bounded, consistency_levels, consistency_loss
-from vqdit.diffusion.few_step.mean_flow import adaptive, mean_flow_loss
-from vqdit.diffusion.few_step.shortcut import shortcut_loss
+from vqdit.diffusion.few_step.consistency import (
+    Levels,
+    bounded,
+    consistency_levels,
+    consistency_loss,
+    level_at,
+    place_of,
+)
+from vqdit.diffusion.few_step.mean_flow import Guide, adaptive, guide, mean_flow_loss, unguided
+from vqdit.diffusion.few_step.shortcut import guided_below, shortcut_loss
 from vqdit.diffusion.gaussian.paths import Flow, log_snr
 from vqdit.diffusion.gaussian.published import FlowMatching, Network
 from vqdit.diffusion.gaussian.times import Times, log_normal, logit_normal
+from vqdit.diffusion.guidance import Guidance
 from vqdit.errors import UserError
 
 Parts = dict[str, jax.Array]
@@ -43,26 +52,36 @@ class MeanFlow(_OnTheLine):
         times: of the two ends of a stride.
         flow_share: of the examples that have no stride.
         power: of the weight of the errors, see `adaptive`.
+        guidance: of the flow whose averages are learned; samples are then guided for the price of one evaluation.
+        mixed: k of `mean_flow`: how much of the guided target is the network's own answer. With 1 - 1 / weight the
+            targets have no more noise than without guidance.
 
-    Raises UserError for a share outside of [0, 1].
+    Raises UserError for shares outside of [0, 1].
     """
 
     times: Times = field(default_factory=lambda: logit_normal(-0.4))
     flow_share: float = 0.75
     power: float = 1.0
+    guidance: Guidance | None = None
+    mixed: float = 0.0
 
     def __post_init__(self):
         _check_share(self.flow_share)
+        if not 0 <= self.mixed < 1:
+            raise UserError(f'the share of own answers in guided targets lies in [0, 1), not {self.mixed}')
 
     def told(self, t: jax.Array, s: jax.Array | None = None) -> jax.Array:
         return _stride(t, s)
 
-    def loss(self, key: jax.Array, network: Network, latents: jax.Array) -> tuple[jax.Array, Parts]:
+    def loss(self, key: jax.Array, network: Network, latents: jax.Array,
+             without: Network | None = None) -> tuple[jax.Array, Parts]:
         ends, noise_key = jax.random.split(key)
         r, t = self._ends(ends, len(latents))
-        average: AverageVelocity = lambda z, r, t: -network(z, self.told(t, r))[..., :latents.shape[-1]]
+        average, guided = _average(self, network, latents), cast(Guide, unguided)
+        if self.guidance:
+            guided = guide(self.guidance, average, _average(self, without, latents), self.mixed)
         noise = jax.random.normal(noise_key, latents.shape, latents.dtype)
-        squared = mean_flow_loss(average, self.path, latents, noise, r, t)
+        squared = mean_flow_loss(average, self.path, latents, noise, r, t, guided)
         return jnp.mean(adaptive(squared, self.power)), {'velocity_error': jnp.mean(squared) / latents[0].size}
 
     def _ends(self, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
@@ -77,12 +96,14 @@ class MeanFlow(_OnTheLine):
 class Shortcut(_OnTheLine):
     """Strides of 1, 1/2, 1/4 ... 1 / `finest`, each taught by two of half its length (arXiv:2410.12557).
 
-    Half of the shortest stride counts as none. `flow_share` of the examples have no stride. Raises UserError for a
-    share outside of [0, 1] and a `finest` that is no power of two.
+    Half of the shortest stride counts as none. `flow_share` of the examples have no stride. With a `guidance` all
+    strides are of the guided flow, while the answer without a stride is that of the data, which needs guidance to be
+    sampled. Raises UserError for a share outside of [0, 1] and a `finest` that is no power of two.
     """
 
     finest: int = 128
     flow_share: float = 0.75
+    guidance: Guidance | None = None
 
     def __post_init__(self):
         _check_share(self.flow_share)
@@ -90,7 +111,12 @@ class Shortcut(_OnTheLine):
             raise UserError(f'the finest stride of a shortcut model is 1/{self.finest}; choose a power of two, as 128')
 
     def told(self, t: jax.Array, s: jax.Array | None = None) -> jax.Array:
-        return _stride(t, s, shortest=0.75 / self.finest)
+        return _stride(t, s, self._shortest)
+
+    @property
+    def _shortest(self) -> float:
+        """What is shorter counts as no stride."""
+        return 0.75 / self.finest
 
     def grid(self, steps: int) -> jax.Array:
         """Equal steps. Raises UserError for strides that are not taught."""
@@ -98,12 +124,15 @@ class Shortcut(_OnTheLine):
             raise UserError(f'a shortcut model cannot take {steps} steps, but 1, 2, 4 ... {self.finest}')
         return super().grid(steps)
 
-    def loss(self, key: jax.Array, network: Network, latents: jax.Array) -> tuple[jax.Array, Parts]:
+    def loss(self, key: jax.Array, network: Network, latents: jax.Array,
+             without: Network | None = None) -> tuple[jax.Array, Parts]:
         ends, noise_key = jax.random.split(key)
         t, half = self._strides(ends, len(latents))
-        average: AverageVelocity = lambda z, r, t: -network(z, self.told(t, r))[..., :latents.shape[-1]]
+        average = teacher = _average(self, network, latents)
+        if self.guidance:
+            teacher = guided_below(self._shortest, self.guidance, average, _average(self, without, latents))
         noise = jax.random.normal(noise_key, latents.shape, latents.dtype)
-        errors = shortcut_loss(average, self.path, latents, noise, t, half) / latents[0].size
+        errors = shortcut_loss(average, self.path, latents, noise, t, half, teacher) / latents[0].size
         return jnp.mean(errors), {'velocity_error': jnp.mean(errors)}
 
     def _strides(self, key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
@@ -121,6 +150,7 @@ class Consistency(_OnTheLine):
 
     Attributes:
         levels: how many neighbours agree; the bias is first order in their distance, the variance grows with them.
+            Beside a number, a function of the training step, as `consistency.doubled`.
         times: how often each is trained.
         deviation: of the latents.
         smallest, largest: sigma / alpha at the first and at the last level.
@@ -129,15 +159,18 @@ class Consistency(_OnTheLine):
     """
 
     solver: str = field(default='renoise', init=False)
-    levels: int = 80
+    levels: Levels = 80
     times: Times = field(default_factory=lambda: log_normal(-1.1, 2.0))
     deviation: float = 1.0
     smallest: float = 0.002
     largest: float = 80.0
 
     def __post_init__(self):
-        if self.levels < 2:
+        if isinstance(self.levels, int) and self.levels < 2:
             raise UserError(f'consistency needs 2 levels or more to agree, not {self.levels}')
+
+    def at(self, step: jax.Array) -> 'Consistency':
+        return replace(self, levels=self.levels(step)) if callable(self.levels) else self
 
     def told(self, t: jax.Array) -> jax.Array:
         return -125.0 * log_snr(self.path, t)
@@ -152,23 +185,34 @@ class Consistency(_OnTheLine):
         rising = consistency_levels(self.path, steps, self.smallest, self.largest)
         return jnp.append(rising[:0:-1], 0.0)
 
-    def loss(self, key: jax.Array, network: Network, latents: jax.Array) -> tuple[jax.Array, Parts]:
+    def loss(self, key: jax.Array, network: Network, latents: jax.Array,
+             without: Network | None = None) -> tuple[jax.Array, Parts]:
         draw, noise_key = jax.random.split(key)
-        rising = consistency_levels(self.path, self.levels, self.smallest, self.largest)
-        times = self.times(self.path, stratified_times(draw, len(latents)))
-        index = jnp.clip(jnp.searchsorted(rising, times), 1, self.levels)
-        t, s = rising[index], rising[index - 1]
+        t, s = self._neighbours(self.times(self.path, stratified_times(draw, len(latents))))
         function = lambda z, t: self.read(network(z, self.told(t)), z, t)[0]
         noise = jax.random.normal(noise_key, latents.shape, latents.dtype)
         distances = consistency_loss(function, self.path, latents, noise, t, s)
         ratio = lambda t: self.path.sigma(t) / self.path.alpha(t)
         return jnp.mean(distances / (ratio(t) - ratio(s))), {'distance': jnp.mean(distances)}
 
+    def _neighbours(self, times: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The levels [B] around `times [B]`, the higher one first."""
+        ends, count = (self.smallest, self.largest), cast(int, self.levels)  # `at` has made a number of it
+        index = jnp.clip(jnp.ceil(place_of(self.path, times, *ends) * count), 1, count)
+        return level_at(self.path, index / count, *ends), level_at(self.path, (index - 1) / count, *ends)
+
 
 def _stride(t: jax.Array, s: jax.Array | None, shortest: float = 0.0) -> jax.Array:
     """[..., 2]: 1 - t and t - s, none where s is not said or the stride is shorter than the `shortest`."""
     length = jnp.zeros_like(t) if s is None else t - s
     return jnp.stack([1.0 - t, jnp.where(length < shortest, 0.0, length)], axis=-1)
+
+
+def _average(process: 'MeanFlow | Shortcut', network: Network | None, latents: jax.Array) -> AverageVelocity:
+    """What the network answers. Raises ValueError where there is none."""
+    if network is None:
+        raise ValueError('guidance in training needs the network without its labels')
+    return lambda z, r, t: -network(z, process.told(t, r))[..., :latents.shape[-1]]
 
 
 def _is_power_of_two(count: int) -> bool:

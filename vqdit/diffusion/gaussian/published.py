@@ -39,6 +39,9 @@ class ImageProcess(Protocol):
     @property
     def solver(self) -> str: ...
 
+    def at(self, step: jax.Array) -> 'ImageProcess':
+        """As it is trained after so many steps: most are the same all the time."""
+
     @property
     def told(self) -> Callable[..., jax.Array]:
         """`t -> fp32 [...]`, what the network is told of the noise level; models of strides are told more,
@@ -50,8 +53,10 @@ class ImageProcess(Protocol):
     def grid(self, steps: int) -> jax.Array:
         """The noise levels of a sampler of so many steps, fp32 [steps + 1]."""
 
-    def loss(self, key: jax.Array, network: Network, latents: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The loss of the network on a batch, and its parts."""
+    def loss(self, key: jax.Array, network: Network, latents: jax.Array,
+             without: Network | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The loss of the network on a batch, and its parts; `without` is the network told no labels, for processes
+        that guide in training."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class DenoisingDiffusion:
 
     path: Betas = field(default_factory=Betas.linear)
     solver: str = 'ddpm'
+
+    def at(self, step: jax.Array) -> 'ImageProcess':
+        return self
 
     @property
     def _steps(self) -> int:
@@ -83,7 +91,8 @@ class DenoisingDiffusion:
         kept = np.rint(np.linspace(self._steps - 1, 0, steps))
         return jnp.asarray(np.append((kept + 1) / self._steps, 0.0), jnp.float32)
 
-    def loss(self, key: jax.Array, network: Network, latents: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(self, key: jax.Array, network: Network, latents: jax.Array,
+             without: Network | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         draw, noise_key = jax.random.split(key)
         t = jnp.ceil(stratified_times(draw, len(latents)) * self._steps) / self._steps
         z, noise = _corrupt(noise_key, self.path, latents, t)
@@ -113,6 +122,9 @@ class FlowMatching:
     path: Flow = field(default_factory=Flow)
     solver: str = 'heun'
 
+    def at(self, step: jax.Array) -> 'ImageProcess':
+        return self
+
     def told(self, t: jax.Array) -> jax.Array:
         return 1.0 - t
 
@@ -126,7 +138,8 @@ class FlowMatching:
             raise UserError(f'a sampler needs at least 1 step, not {steps}')
         return jnp.linspace(1.0, 0.0, steps + 1)
 
-    def loss(self, key: jax.Array, network: Network, latents: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(self, key: jax.Array, network: Network, latents: jax.Array,
+             without: Network | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
         draw, noise_key = jax.random.split(key)
         t = stratified_times(draw, len(latents))
         z, noise = _corrupt(noise_key, self.path, latents, t)
