@@ -54,8 +54,8 @@ class DiT(nn.Module):
         implementation: of the attention, see `attention.attend`.
 
     Raises UserError when the heads do not divide the width, or into odd heads that cannot be turned, the width is no
-    multiple of 4, the patch does not divide the size, remat is unknown, or blocks are doubled that are not there or
-    have no context.
+    multiple of 4, the patch does not divide the size, remat is unknown, blocks are doubled that are not there or have
+    no context, and when it is called without the context that it has or with one that it has not.
     """
 
     size: tuple[int, int] = (32, 32)
@@ -95,6 +95,9 @@ class DiT(nn.Module):
     @nn.compact
     def __call__(self, latents: jax.Array, timesteps: jax.Array, labels: jax.Array,
                  context: jax.Array | None = None) -> jax.Array:
+        if (context is None) != (self.context is None):
+            raise UserError(f'a network {"without" if self.context is None else "with"} a context is given '
+                            f'{"none" if context is None else "one"}; set the attribute context to what embeds it')
         chex.assert_shape(latents, (None, *self.size, self.channels))
         chex.assert_shape(labels, latents.shape[:1])
         chex.assert_shape(timesteps, (*latents.shape[:1], *(2,) * self.strides))
