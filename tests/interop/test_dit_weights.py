@@ -8,17 +8,12 @@ import numpy as np
 import pytest
 
 from vqdit.errors import CheckpointError, UserError
-from vqdit.interop.dit import (
-    DIFFUSERS_STEPS,
-    diffusers_layout,
-    export_diffusers,
-    export_original,
-    import_dit,
-    original_layout,
-)
+from vqdit.interop.diffusers import DIFFUSERS_STEPS, diffusers_layout
+from vqdit.interop.dit import export_diffusers, export_original, import_dit, import_projections, original_layout
 from vqdit.interop.safetensors_file import read_safetensors, write_safetensors
 from vqdit.interop.weights import DIFFUSERS_FILES, read_weights
-from vqdit.models.dit import published_dit
+from vqdit.models.parts import Parts
+from vqdit.models.published import published_dit
 
 GOLDEN = Path(__file__).parent / 'golden'
 ORIGINAL, DIFFUSERS = GOLDEN / 'dit_original.pt', GOLDEN / 'dit_diffusers'
@@ -100,9 +95,12 @@ def test_all_misfits_are_told_at_once(tmp_path):
         assert said in str(caught.value)
 
 
-def test_projections_of_repa_are_left_out(tmp_path):
-    path = _changed(tmp_path / 'x', **{'projectors.0.0.weight': np.zeros((2, 16))})
-    jax.tree.map(np.testing.assert_array_equal, import_dit(path, heads=2)[1], import_dit(ORIGINAL, heads=2)[1])
+def test_projections_of_repa_are_left_out_and_put_back(tmp_path):
+    path = _changed(tmp_path / 'x', **{'projectors.0.0.weight': np.ones((2, 16), np.float32)})
+    model, params = import_dit(path, heads=2)
+    jax.tree.map(np.testing.assert_array_equal, params, import_dit(ORIGINAL, heads=2)[1])
+    export_original(tmp_path / 'y', model, params, import_projections(path))
+    jax.tree.map(np.testing.assert_array_equal, dict(read_weights(tmp_path / 'y')), dict(read_weights(path)))
 
 
 def test_half_precision_is_read_as_float32(tmp_path):
@@ -145,7 +143,9 @@ def test_layers_with_embedders_of_their_own_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(('attributes', 'positions', 'said'), [
-    ({'frequency_steps': 128}, 0, 'frequency_steps'), ({'size': (6, 4)}, 0, 'square'), ({}, 1, 'positions')])
+    ({'frequency_steps': 128}, 0, 'frequency_steps'),
+    ({'parts': Parts('scaled_rms')}, 0, 'published blocks only'), ({'size': (6, 4)}, 0, 'square'),
+    ({}, 1, 'positions')])
 def test_what_diffusers_would_compute_otherwise_is_not_exported(tmp_path, attributes, positions, said):
     model, params = import_dit(DIFFUSERS)
     with pytest.raises(UserError, match=said):

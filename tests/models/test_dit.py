@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from vqdit.errors import UserError
-from vqdit.models.dit import DiT, drop_labels, published_dit, sine_cosine_positions, timestep_features
-from vqdit.models.dit_blocks import attend, gelu, layer_norm
+from vqdit.models.attention import attend
+from vqdit.models.conditions import drop_labels, timestep_features
+from vqdit.models.dit import DiT, sine_cosine_positions
+from vqdit.models.parts import gelu, layer_norm
+from vqdit.models.published import lightning_dit, published_dit
 
 LABELS = jnp.asarray([0, 3, 2], jnp.int32)
 TIMES = jnp.asarray([0.0, 500.0, 999.0])
@@ -57,6 +60,15 @@ def test_published_sizes(name, pixels, width, depth, patch):
     assert sum(leaf.size for leaf in leaves) == depth * block + ends + conditions
 
 
+def test_lightning_xl_1_has_as_many_parameters_as_it_says():
+    """675 million, by its paper: two scales a block and 4/3 D of biases more than DiT, and latents of 32 channels."""
+    width, depth, leaves = 1152, 28, jax.tree.leaves(_abstract(lightning_dit('LightningDiT-XL/1')))
+    block = 18 * width**2 + 15 * width + 2 * width + 4 * width // 3
+    ends = 33 * width + (width + 1) * 32 + 2 * width * (width + 1) + width
+    conditions = 257 * width + (width + 1) * width + 1001 * width + 16**2 * width
+    assert sum(leaf.size for leaf in leaves) == depth * block + ends + conditions == pytest.approx(675e6, rel=2e-3)
+
+
 def test_xl_2_has_the_published_number_of_parameters():
     assert sum(leaf.size for leaf in jax.tree.leaves(_abstract(published_dit('DiT-XL/2')))) == 675_129_632
 
@@ -103,8 +115,8 @@ def test_gelu_is_the_tanh_form():
 
 
 def test_attention_is_the_same_by_any_implementation():
-    query, key, value = jax.random.normal(jax.random.key(0), (3, 2, 5, 2, 8))
-    np.testing.assert_allclose(attend(query, key, value), attend(query, key, value, 'xla'), atol=1e-6)
+    heads = tuple(jax.random.normal(jax.random.key(0), (3, 2, 5, 2, 8)))
+    np.testing.assert_allclose(attend(heads), attend(heads, 'xla'), atol=1e-6)
 
 
 @pytest.mark.parametrize('options', [{'remat': 'full'}, {'remat': 'dots', 'unroll': 2}])

@@ -7,7 +7,7 @@ import pytest
 from flax.core import FrozenDict
 
 from vqdit.errors import UserError
-from vqdit.models.blocks import rotary_angles, rotate
+from vqdit.models.attention import rotary_angles, rotate
 from vqdit.models.multimodal import MultimodalDiT, fold, unfold
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 from flax.core import FrozenDict
 
-from vqdit.models.dit import published_dit
 from vqdit.models.multimodal import MultimodalDiT
+from vqdit.models.published import published_dit
 from vqdit.performance.flops import Flops, count_flops
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 

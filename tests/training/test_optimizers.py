@@ -5,6 +5,8 @@ import pytest
 from flax.core import FrozenDict
 
 from vqdit.errors import UserError
+from vqdit.models.conditions import CodeContext
+from vqdit.models.dit import DiT
 from vqdit.models.multimodal import MultimodalDiT
 from vqdit.tokenizers.autoencoder import Autoencoder
 from vqdit.tokenizers.quantizers import FiniteScalarQuantizer
@@ -78,6 +80,13 @@ def test_the_hidden_matrices_of_the_shipped_models_are_found():
     assert axes['blocks']['attention']['out']['kernel'] == ((1, 2), (3,))
     assert axes['blocks']['mlp']['gate_up']['kernel'] == axes['blocks']['mlp']['out']['kernel'] == ((1,), (2,))
     assert axes['head_text']['codes']['kernel'] is None and axes['embed_text']['embedding'] is None
+    image = DiT((2, 2), width=8, depth=2, heads=2, context=CodeContext(8, 5, 3), double_depth=1)
+    shapes = jax.eval_shape(image.init, jax.random.key(0), jnp.zeros((1, 2, 2, 4)), jnp.zeros(1), codes[0, :1],
+                            jnp.zeros((1, 3), jnp.int32))['params']
+    axes = hidden_matrices(shapes)
+    for block in (axes['blocks'], axes['double_blocks']['context']):
+        assert block['attention']['qkv']['kernel'] == ((1,), (2, 3, 4)) and block['attention']['qkv']['bias'] is None
+        assert block['mlp']['up']['kernel'] == ((1,), (2,)) and block['modulation']['kernel'] is None
     autoencoder = Autoencoder(FiniteScalarQuantizer((5, 5)), 3, (8,), 1, (4, 4))
     axes = hidden_matrices(jax.eval_shape(autoencoder.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params'])
     block = axes['encoder']['ResidualBlock_0']

@@ -1,7 +1,7 @@
-"""Weights of the image DiT from and for other projects: facebookresearch/DiT, SiT and REPA, and diffusers.
+"""Weights of the image DiT from and for other projects: facebookresearch/DiT, SiT, REPA, LightningDiT, and diffusers.
 
-The network is told by the file. The number of heads leaves no trace in the weights; it comes from the published sizes,
-from the `config.json` of diffusers, or from the caller.
+The network is told by the file. The number of heads leaves no trace in the weights unless positions are rotary; it
+comes from the published sizes, from the `config.json` of diffusers, or from the caller.
 """
 
 import math
@@ -14,61 +14,44 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqdit.errors import CheckpointError, UserError
-from vqdit.files import read_json, write_json
-from vqdit.interop.layout import BATCH_OF_ONE, SAME, VECTOR, Layout, Row, Tree, check_keys, kernel, patch_kernel
+from vqdit.files import write_json
+from vqdit.interop.diffusers import DIFFUSERS_STEPS, config_of_model, diffusers_layout, model_of_config
+from vqdit.interop.layout import BATCH_OF_ONE, SAME, VECTOR, Layout, Row, Tree, check_keys, dense_rows, patch_kernel
+from vqdit.interop.lightning import check_turns, head_norm_row, heads_of_turns, parts_of_weights, qkv_rows, turns
 from vqdit.interop.safetensors_file import write_safetensors
 from vqdit.interop.weights import DIFFUSERS_FILES, StateDict, read_folder, read_weights
-from vqdit.models.dit import PUBLISHED, SIZES, DiT, sine_cosine_positions
+from vqdit.models.dit import DiT, sine_cosine_positions
+from vqdit.models.parts import HIDDEN, Parts
+from vqdit.models.published import LIGHTNING, PUBLISHED, SIZES
 
-DIFFUSERS_STEPS = 127
-"""diffusers lets the slowest of the 128 frequencies of the time be 1e-4; the original stops one step short of it.
-
-The weights that facebookresearch published were trained with the original's 128 steps, also where they are offered in
-the layout of diffusers: `import_dit(folder, frequency_steps=128)` gives them what they were trained with.
-"""
-
-
-def _dense(ours: str, *theirs: str, inputs: int = 1) -> tuple[Row, Row]:
-    return (Row(f'{ours}/kernel', tuple(f'{key}.weight' for key in theirs), kernel(inputs)),
-            Row(f'{ours}/bias', tuple(f'{key}.bias' for key in theirs), VECTOR))
+PROJECTIONS = 'projectors.'
 
 
 def original_layout(model: DiT) -> Layout:
-    """The names of facebookresearch/DiT, which SiT and REPA share."""
+    """The names of facebookresearch/DiT, which SiT and REPA share and LightningDiT extends.
+
+    Raises UserError for parts that none of them has.
+    """
+    _check_original(model)
+    block, parts = 'blocks.{}.', model.parts
+    scaled, normed = parts.norm == 'scaled_rms', parts.query_norm == 'scaled_rms'
+    networks = {'gelu': {'up': 'fc1', 'out': 'fc2'}, 'swiglu': {'gate_up': 'w12', 'out': 'w3'}}[parts.network]
     return Layout((
         Row('positions', ('pos_embed',), BATCH_OF_ONE),
         Row('patches/kernel', ('x_embedder.proj.weight',), patch_kernel(model.patch)),
         Row('patches/bias', ('x_embedder.proj.bias',), VECTOR),
         Row('labels/embedding', ('y_embedder.embedding_table.weight',), SAME),
-        *_dense('time_in', 't_embedder.mlp.0'),
-        *_dense('time_out', 't_embedder.mlp.2'),
-        *_dense('blocks/modulation', 'blocks.{}.adaLN_modulation.1'),
-        *_dense('blocks/attention/qkv', 'blocks.{}.attn.qkv'),
-        *_dense('blocks/attention/out', 'blocks.{}.attn.proj', inputs=2),
-        *_dense('blocks/mlp/up', 'blocks.{}.mlp.fc1'),
-        *_dense('blocks/mlp/out', 'blocks.{}.mlp.fc2'),
-        *_dense('modulation', 'final_layer.adaLN_modulation.1'),
-        *_dense('head', 'final_layer.linear'),
-    ), model.depth)
-
-
-def diffusers_layout(model: DiT) -> Layout:
-    """The names of diffusers' DiTTransformer2DModel, which repeats the embedders in every block."""
-    block = 'transformer_blocks.{}.'
-    embedder = f'{block}norm1.emb.'
-    return Layout((
-        Row('patches/kernel', ('pos_embed.proj.weight',), patch_kernel(model.patch)),
-        Row('patches/bias', ('pos_embed.proj.bias',), VECTOR),
-        Row('labels/embedding', (f'{embedder}class_embedder.embedding_table.weight',), SAME),
-        *_dense('time_in', f'{embedder}timestep_embedder.linear_1'),
-        *_dense('time_out', f'{embedder}timestep_embedder.linear_2'),
-        *_dense('blocks/modulation', f'{block}norm1.linear'),
-        *_dense('blocks/attention/qkv', *(f'{block}attn1.to_{part}' for part in 'qkv')),
-        *_dense('blocks/attention/out', f'{block}attn1.to_out.0', inputs=2),
-        *_dense('blocks/mlp/up', f'{block}ff.net.0.proj'),
-        *_dense('blocks/mlp/out', f'{block}ff.net.2'),
-        *_dense('modulation', 'proj_out_1'),
-        *_dense('head', 'proj_out_2'),
+        *dense_rows('time_in', 't_embedder.mlp.0'),
+        *dense_rows('time_out', 't_embedder.mlp.2'),
+        *dense_rows('blocks/modulation', f'{block}adaLN_modulation.1'),
+        *qkv_rows(model),
+        *dense_rows('blocks/attention/out', f'{block}attn.proj', inputs=2),
+        *(row for ours, theirs in networks.items() for row in dense_rows(f'blocks/mlp/{ours}', f'{block}mlp.{theirs}')),
+        *(Row(f'blocks/{norm}/scale', (f'{block}{norm}.weight',), SAME) for norm in ('norm1', 'norm2') if scaled),
+        *(head_norm_row(model, name) for name in ('query', 'key') if normed),
+        *(Row('norm/scale', ('final_layer.norm_final.weight',), SAME) for _ in range(scaled)),
+        *dense_rows('modulation', 'final_layer.adaLN_modulation.1'),
+        *dense_rows('head', 'final_layer.linear'),
     ), model.depth)
 
 
@@ -81,19 +64,27 @@ def import_dit(path: str | Path, **options: Any) -> tuple[DiT, Tree]:
     path = Path(path)
     if path.is_dir():
         state = read_folder(path)
-        model = _model_of_config(path / 'config.json', options)
+        model = model_of_config(path / 'config.json', options)
         layout = diffusers_layout(model)
     else:
-        # REPA trains projections beside the network and does not sample with them.
-        state = {key: tensor for key, tensor in read_weights(path).items() if not key.startswith('projectors.')}
+        state = {key: tensor for key, tensor in read_weights(path).items() if not key.startswith(PROJECTIONS)}
         model = _model_of_weights(state, path, options)
         layout = original_layout(model)
     return model, _load(layout, state, model, path)
 
 
-def export_original(path: str | Path, model: DiT, params: Tree) -> None:
-    """Writes safetensors under the names of facebookresearch/DiT. Raises DiskError when it cannot."""
-    write_safetensors(path, original_layout(model).store(_numpy(params)), {'format': 'pt'})
+def import_projections(path: str | Path) -> StateDict:
+    """What REPA trains beside the network, and does not sample with, under its own names."""
+    return {key: tensor for key, tensor in read_weights(path).items() if key.startswith(PROJECTIONS)}
+
+
+def export_original(path: str | Path, model: DiT, params: Tree, projections: StateDict | None = None) -> None:
+    """Writes safetensors under the names of facebookresearch/DiT, with the `projections` that REPA asks for.
+
+    Raises UserError for parts that no published network has, DiskError when it cannot write.
+    """
+    state = original_layout(model).store(_numpy(params)) | turns(model) | dict(projections or {})
+    write_safetensors(path, state, {'format': 'pt'})
 
 
 def export_diffusers(folder: str | Path, model: DiT, params: Tree) -> None:
@@ -102,6 +93,10 @@ def export_diffusers(folder: str | Path, model: DiT, params: Tree) -> None:
     Raises UserError where that class would compute something else, DiskError when the folder cannot be written.
     """
     params = _numpy(params)
+    _check_original(model)
+    if model.parts != Parts():
+        raise UserError(f'diffusers knows the published blocks only, not {model.parts}; export under the original '
+                        'names')
     if model.size[0] != model.size[1]:
         raise UserError(f'diffusers knows square latents only, not {model.size}; export under the original names')
     if model.frequency_steps != DIFFUSERS_STEPS:
@@ -110,8 +105,23 @@ def export_diffusers(folder: str | Path, model: DiT, params: Tree) -> None:
     if not np.allclose(params['positions'], sine_cosine_positions(model.grid, model.width), atol=1e-5):
         raise UserError('diffusers has no room for positions other than sines and cosines; '
                         'export under the original names')
-    write_json(Path(folder) / 'config.json', _config_of_model(model))
+    write_json(Path(folder) / 'config.json', config_of_model(model))
     write_safetensors(Path(folder) / DIFFUSERS_FILES[0], diffusers_layout(model).store(params), {'format': 'pt'})
+
+
+def _check_original(model: DiT) -> None:
+    """Raises UserError that lists all that no published network has."""
+    parts, plain = model.parts, {'registers': model.registers, 'context': model.context, 'strides': model.strides}
+    foreign = [name for name, value in plain.items() if value]
+    for name, known in {'norm': ('layer', 'scaled_rms'), 'query_norm': ('none', 'scaled_rms'), 'dense': ('biased',),
+                        'modulation': ('own', 'own_scales'), 'positions': ('table', 'both')}.items():
+        if getattr(parts, name) not in known:
+            foreign.append(f'{name} "{getattr(parts, name)}"')
+    if parts.positions == 'both' and parts.frequencies != 'text':
+        foreign.append(f'frequencies "{parts.frequencies}"')
+    if foreign:
+        raise UserError(f'no published network has {", ".join(foreign)}, and its weight files have no room for it; '
+                        'keep such a network as a checkpoint of its own')
 
 
 def _numpy(params: Tree) -> Tree:
@@ -121,20 +131,24 @@ def _numpy(params: Tree) -> Tree:
 def _load(layout: Layout, state: StateDict, model: DiT, path: Path) -> Tree:
     inputs = jnp.zeros((1, *model.size, model.channels)), jnp.zeros(1), jnp.zeros(1, jnp.int32)
     abstract = jax.eval_shape(model.init, jax.random.key(0), *inputs)['params']
-    check_keys(state, layout.shapes(abstract), f'the weights in {path}', _nearest(model))
+    tables = {name: table.shape for name, table in turns(model).items()}
+    check_keys(state, {**layout.shapes(abstract), **tables}, f'the weights in {path}', _nearest(model))
+    check_turns(state, model, path)
     fixed = {'positions': sine_cosine_positions(model.grid, model.width)}
     return fixed | layout.load(state, abstract)
 
 
 def _nearest(model: DiT) -> str:
     """The published network whose trunk is most like that of `model`, in words."""
+    networks = LIGHTNING if model.parts.network == 'swiglu' else PUBLISHED
+
     def distance(name: str) -> float:
-        size, patch = PUBLISHED[name]
+        size, patch = networks[name]
         pairs = (size.width, model.width), (size.depth, model.depth), (patch, model.patch)
         return sum(abs(math.log(theirs / ours)) for theirs, ours in pairs)
     return (f'Expected was width {model.width}, depth {model.depth}, patch {model.patch}, {model.classes} classes, '
             f'latents {model.size} of {model.channels} channels; the nearest published network is '
-            f'{min(PUBLISHED, key=distance)}')
+            f'{min(networks, key=distance)}')
 
 
 def _model_of_weights(state: StateDict, path: Path, options: dict[str, Any]) -> DiT:
@@ -147,9 +161,17 @@ def _model_of_weights(state: StateDict, path: Path, options: dict[str, Any]) -> 
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(f'{path} holds no DiT in the layout of facebookresearch/DiT ({error}); its tensors begin '
                               f'with {", ".join(sorted(state)[:5])}') from error
+    parts = parts_of_weights(state, width)
     found = {'size': (side, side), 'channels': channels, 'out_channels': out_channels, 'patch': patch, 'width': width,
-             'depth': len(layers), 'classes': classes}
-    return DiT(**({'heads': _heads(width, options)} | found | options))
+             'depth': len(layers), 'classes': classes, 'parts': parts, 'hidden': _hidden(state, width, parts)}
+    return DiT(**({'heads': heads_of_turns(state, width) or _heads(width, options)} | found | options))
+
+
+def _hidden(state: StateDict, width: int, parts: Parts) -> int | None:
+    """The hidden width of the networks, None where it is the usual one."""
+    kernel = state.get(f'blocks.0.mlp.{"w3" if parts.network == "swiglu" else "fc2"}.weight')
+    hidden = kernel.shape[-1] if kernel is not None and kernel.ndim else None
+    return None if hidden == int(width * HIDDEN[parts.network]) else hidden
 
 
 def _heads(width: int, options: dict[str, Any]) -> int:
@@ -160,31 +182,3 @@ def _heads(width: int, options: dict[str, Any]) -> int:
         raise UserError(f'the number of heads of a network of width {width} cannot be read off its weights; '
                         'say heads=...')
     return options['heads']
-
-
-def _model_of_config(path: Path, options: dict[str, Any]) -> DiT:
-    if not path.is_file():
-        raise UserError(f'there is no {path}; a folder of diffusers has it beside its weights')
-    config = read_json(path)
-    try:
-        if config['_class_name'] != 'DiTTransformer2DModel':
-            raise CheckpointError(f'{path} describes a {config["_class_name"]}; only a DiTTransformer2DModel fits here')
-        heads, channels = config['num_attention_heads'], config['in_channels']
-        found = {'size': (config['sample_size'],) * 2, 'channels': channels, 'patch': config['patch_size'],
-                 'out_channels': config['out_channels'] or channels, 'width': heads * config['attention_head_dim'],
-                 'depth': config['num_layers'], 'heads': heads, 'classes': config['num_embeds_ada_norm']}
-        numbers = (config['sample_size'], *(found[name] for name in found if name != 'size'))
-        if not all(type(number) is int and 0 < number <= 2**20 for number in numbers):
-            raise ValueError(f'sizes {found}')
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f'{path} is no config of a DiTTransformer2DModel ({error})') from error
-    return DiT(**(found | {'frequency_steps': DIFFUSERS_STEPS} | options))
-
-
-def _config_of_model(model: DiT) -> dict[str, Any]:
-    return {
-        '_class_name': 'DiTTransformer2DModel', 'activation_fn': 'gelu-approximate', 'attention_bias': True,
-        'attention_head_dim': model.width // model.heads, 'in_channels': model.channels, 'norm_eps': 1e-6,
-        'norm_elementwise_affine': False, 'norm_type': 'ada_norm_zero', 'num_attention_heads': model.heads,
-        'num_embeds_ada_norm': model.classes, 'num_layers': model.depth, 'out_channels': model.out_channels,
-        'patch_size': model.patch, 'sample_size': model.size[0]}

@@ -62,6 +62,12 @@ class Row:
         return self.ours.startswith('blocks/')
 
 
+def dense_rows(ours: str, *theirs: str, inputs: int = 1) -> tuple[Row, Row]:
+    """The rows of a dense layer with kernel, of so many input axes, and bias."""
+    return (Row(f'{ours}/kernel', tuple(f'{key}.weight' for key in theirs), kernel(inputs)),
+            Row(f'{ours}/bias', tuple(f'{key}.bias' for key in theirs), VECTOR))
+
+
 @dataclass(frozen=True)
 class Layout:
     """A table for networks of `depth` layers."""

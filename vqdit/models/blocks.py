@@ -1,78 +1,15 @@
-"""The parts of the transformer: norms, rotary positions, attention, SwiGLU, and modulation by the clock."""
+"""The blocks of the transformer: attention and a network, modulated by a condition and gated, in one stream or two."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-class RootMeanSquareNorm(nn.Module):
-    """x / sqrt(mean(x^2)) with a learned scale, in fp32 inside (arXiv:1910.07467); [..., D] -> [..., D]."""
-
-    scaled: bool = True
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        values = x.astype(jnp.float32)
-        values = values * jax.lax.rsqrt(jnp.mean(values**2, axis=-1, keepdims=True) + 1e-6)
-        if self.scaled:
-            scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
-            values = values * scale.reshape((1,) * (x.ndim - 1) + (-1,))
-        return values.astype(x.dtype)
-
-
-def rotary_angles(positions: np.ndarray, head_dim: int, base: float = 100.0) -> np.ndarray:
-    """Angles fp32 [N, head_dim / 2] of position ids int32 [N, A]: the frequencies are dealt out to the axes.
-
-    N-axis rotary embedding (RoFormer, arXiv:2104.09864; axes as in Flux). Axes that are 0 everywhere get none.
-    """
-    used = [axis for axis in range(positions.shape[1]) if positions[:, axis].any()] or [0]
-    half = head_dim // 2
-    owner = np.arange(half) % len(used)
-    place = np.arange(half) // len(used)
-    frequency = base ** (-place / max(place.max(), 1))
-    return (positions[:, used][:, owner] * frequency[None]).astype(np.float32)
-
-
-def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
-    """Turns pairs of channels of `x [B, N, H, D]` by `angles [N, D / 2]`."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = jnp.cos(angles)[None, :, None], jnp.sin(angles)[None, :, None]
-    return jnp.concatenate([first * cos - second * sin, first * sin + second * cos], axis=-1).astype(x.dtype)
-
-
-class Attention(nn.Module):
-    """Joint self-attention with normalised queries and keys; [B, N, D] -> [B, N, D]."""
-
-    heads: int
-    dtype: jnp.dtype = jnp.float32
-    implementation: Literal['xla', 'cudnn'] | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, angles: jax.Array) -> jax.Array:
-        width = x.shape[-1]
-        qkv = nn.DenseGeneral((3, self.heads, width // self.heads), use_bias=False, dtype=self.dtype, name='qkv')(x)
-        query, key, value = (part[:, :, 0] for part in jnp.split(qkv, 3, axis=2))
-        query = rotate(RootMeanSquareNorm(name='query_norm')(query), angles)
-        key = rotate(RootMeanSquareNorm(name='key_norm')(key), angles)
-        mixed = jax.nn.dot_product_attention(query, key, value, implementation=self.implementation)
-        return nn.DenseGeneral(width, axis=(-2, -1), use_bias=False, dtype=self.dtype, name='out')(mixed)
-
-
-class SwiGLU(nn.Module):
-    """out(silu(gate(x)) * up(x)) (Shazeer 2020, arXiv:2002.05202); [B, N, D] -> [B, N, D]."""
-
-    hidden: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        both = nn.Dense(2 * self.hidden, use_bias=False, dtype=self.dtype, name='gate_up')(x)
-        gate, up = jnp.split(both, 2, axis=-1)
-        return nn.Dense(x.shape[-1], use_bias=False, dtype=self.dtype, name='out')(nn.silu(gate) * up)
+from vqdit.models.attention import Attention, Heads, Implementation, attend
+from vqdit.models.parts import MODULATIONS, NETWORKS, NORMS, Parts, zero_dense
 
 
 def clock_features(clock: jax.Array, count: int = 64) -> jax.Array:
@@ -82,46 +19,94 @@ def clock_features(clock: jax.Array, count: int = 64) -> jax.Array:
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    return x * (1.0 + scale) + shift
+def modulate(x: jax.Array, shift: jax.Array | None, scale: jax.Array) -> jax.Array:
+    scaled = x * (1.0 + scale)
+    return scaled if shift is None else scaled + shift
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each modulated by the clock and gated.
+    """Attention and network, each modulated by the condition and gated; [B, N, D] -> [B, N, D].
 
-    `modulation [B, N, 6 D]` comes from one network shared by all blocks (adaLN-single, PixArt-alpha,
-    arXiv:2310.00426); a block adds a table of its own. Gates start at `gate`: at zero every block starts as the
-    identity (adaLN-Zero, arXiv:2212.09748), which keeps deep stacks stable; above it a short training starts faster.
+    The condition [B, 1 or N, C] is what a layer of the block makes its modulation of, or with "shared" [..., 6 D] that
+    modulation, to which the block adds a table. Gates start at `gate`, with a layer at zero: then every block starts as
+    the identity (adaLN-Zero, arXiv:2212.09748), which keeps deep stacks stable; above it a short training starts
+    faster.
     """
 
+    width: int
     heads: int
     hidden: int
+    parts: Parts
     gate: float = 0.0
     dtype: jnp.dtype = jnp.float32
-    implementation: Literal['xla', 'cudnn'] | None = None
+    implementation: Implementation = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array, modulation: jax.Array, angles: jax.Array) -> tuple[jax.Array, None]:
-        table = self.param('modulation_table', self._table, (modulation.shape[-1],))
+    def setup(self) -> None:
+        parts = self.parts
+        if parts.modulation == 'shared':
+            self.modulation_table = self.param('modulation_table', self._table, (6 * self.width,))
+        else:
+            self.modulation = zero_dense(MODULATIONS[parts.modulation] * self.width, self.dtype)
+        self.norm1, self.norm2 = (NORMS[parts.norm](None) for _ in range(2))
+        self.attention = Attention(self.width, self.heads, parts, self.dtype)
+        self.mlp = NETWORKS[parts.network](self.hidden, parts.dense, self.dtype)
+
+    def __call__(self, x: jax.Array, condition: jax.Array, angles: jax.Array | None) -> tuple[jax.Array, None]:
         x = nn.with_logical_constraint(x, ('batch', 'tokens', 'width'))
-        parts = jnp.split(modulation + table[None, None].astype(x.dtype), 6, axis=-1)
-        shift1, scale1, gate1, shift2, scale2, gate2 = parts
-        norm = RootMeanSquareNorm(scaled=False)
-        attention = Attention(self.heads, self.dtype, self.implementation, name='attention')
-        x = x + gate1 * attention(modulate(norm(x), shift1, scale1), angles)
-        mlp = SwiGLU(self.hidden, self.dtype, name='mlp')
-        return x + gate2 * mlp(modulate(norm(x), shift2, scale2)), None
+        heads, after = self.open(x, condition, angles)
+        return self.close(x, attend(heads, self.implementation), after), None
+
+    def open(self, x: jax.Array, condition: jax.Array, angles: jax.Array | None) -> tuple[Heads, Sequence[Any]]:
+        """Queries, keys and values of tokens, and the modulation of what comes after attention."""
+        shift, scale, *after = self._modulation(condition)
+        return self.attention.open(modulate(self.norm1(x), shift, scale), angles), after
+
+    def close(self, x: jax.Array, mixed: jax.Array, after: Sequence[Any]) -> jax.Array:
+        """The tokens after attention [B, N, H, d], its gate and the network."""
+        gate1, shift, scale, gate2 = after
+        x = x + gate1 * self.attention.close(mixed)
+        return x + gate2 * self.mlp(modulate(self.norm2(x), shift, scale))
+
+    def _modulation(self, condition: jax.Array) -> Sequence[Any]:
+        """Shift, scale and gate of attention, then of the network."""
+        if self.parts.modulation == 'shared':
+            return jnp.split(condition + self.modulation_table[None, None].astype(condition.dtype), 6, axis=-1)
+        parts = jnp.split(self.modulation(condition), MODULATIONS[self.parts.modulation], axis=-1)
+        return parts if len(parts) == 6 else (None, *parts[:2], None, *parts[2:])
 
     def _table(self, key: jax.Array, shape: tuple[int]) -> jax.Array:
         gates = jnp.asarray([0.0, 0.0, self.gate, 0.0, 0.0, self.gate])
         return jnp.repeat(gates, shape[0] // 6)
 
 
+class DoubleBlock(nn.Module):
+    """Two streams with weights of their own that meet in attention (MMDiT, Esser et al. 2024, arXiv:2403.03206).
+
+    `block` holds the options of both. The context [B, M, D] stands nowhere: it has no angles.
+    """
+
+    block: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, streams: tuple[jax.Array, jax.Array], condition: jax.Array,
+                 angles: jax.Array | None) -> tuple[tuple[jax.Array, jax.Array], None]:
+        sides = [Block(**self.block, name=name) for name in ('image', 'context')]
+        x, context = (nn.with_logical_constraint(stream, ('batch', 'tokens', 'width')) for stream in streams)
+        opened = [side.open(stream, condition, turned)
+                  for side, stream, turned in zip(sides, (x, context), (angles, None))]
+        joint = [jnp.concatenate(pair, axis=1) for pair in zip(*(heads for heads, _ in opened))]
+        mixed = jnp.split(attend((joint[0], joint[1], joint[2]), sides[0].implementation), [x.shape[1]], axis=1)
+        x, context = (side.close(stream, part, after) for side, stream, part, (_, after) in
+                      zip(sides, (x, context), mixed, opened))
+        return (x, context), None
+
+
 REMAT_POLICIES: Sequence[str] = ('none', 'full', 'dots')
 
 
-def stack_of_blocks(depth: int, remat: str, unroll: int = 1, block: type[nn.Module] = Block, **options) -> nn.Module:
-    """`depth` blocks under one `lax.scan`, `unroll` of them in an iteration; all share the arguments after `x`.
+def stack_of_blocks(depth: int, remat: str, unroll: int = 1, kind: type[nn.Module] = Block, name: str = 'blocks',
+                    **options: Any) -> nn.Module:
+    """`depth` blocks under one `lax.scan`, `unroll` of them in an iteration; all share the arguments after the first.
 
     `remat` says what the backward pass computes again: "none" keeps all activations, "full" keeps only block inputs,
     "dots" keeps matmul results.
@@ -129,7 +114,7 @@ def stack_of_blocks(depth: int, remat: str, unroll: int = 1, block: type[nn.Modu
     if remat != 'none':
         policies = jax.checkpoint_policies
         policy = policies.nothing_saveable if remat == 'full' else policies.dots_with_no_batch_dims_saveable
-        block = nn.remat(block, policy=policy, prevent_cse=False)
-    scanned = nn.scan(block, variable_axes={'params': 0}, split_rngs={'params': True}, length=depth,
+        kind = nn.remat(kind, policy=policy, prevent_cse=False)
+    scanned = nn.scan(kind, variable_axes={'params': 0}, split_rngs={'params': True}, length=depth,
                       in_axes=nn.broadcast, unroll=unroll)
-    return scanned(**options, name='blocks')
+    return scanned(**options, name=name)

@@ -1,11 +1,7 @@
-"""The published diffusion transformer for images, DiT (Peebles & Xie 2023, arXiv:2212.09748), and its sizes.
+"""The diffusion transformer for images, DiT (Peebles & Xie 2023, arXiv:2212.09748), of published and of other parts."""
 
-SiT (Ma et al. 2024, arXiv:2401.08740) is the same network under another process: DiT is given timesteps 0 to 999, SiT
-the time in [0, 1] with the data at 1, and only the first half of SiT's output channels is used.
-"""
-
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -13,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vqdit.errors import UserError, nearest
+from vqdit.errors import UserError
 from vqdit.folding import depth_to_space, space_to_depth
-from vqdit.models.blocks import REMAT_POLICIES, modulate, stack_of_blocks
-from vqdit.models.dit_blocks import DiTBlock, Implementation, layer_norm, xavier_dense, zero_dense
+from vqdit.models.attention import Implementation, rotary_angles
+from vqdit.models.blocks import REMAT_POLICIES, DoubleBlock, modulate, stack_of_blocks
+from vqdit.models.conditions import timestep_features
+from vqdit.models.parts import HIDDEN, NORMS, Parts, zero_dense
 
 
 def sine_cosine_positions(grid: tuple[int, int], width: int) -> np.ndarray:
@@ -30,27 +28,11 @@ def sine_cosine_positions(grid: tuple[int, int], width: int) -> np.ndarray:
     return np.concatenate([wave(half) for half in halves for wave in (np.sin, np.cos)], axis=1).astype(np.float32)
 
 
-def timestep_features(timesteps: jax.Array, count: int = 256, steps: int = 128) -> jax.Array:
-    """Cosines, then sines, of timesteps [B] at `count / 2` frequencies, `steps` of which lead from 1 to 1e-4.
-
-    fp32 [B, count]; Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
-    """
-    # The exponents are rounded to fp32 as in the networks that were published: timesteps of 999 magnify every digit.
-    exponents = np.float32(-np.log(10_000)) * np.arange(count // 2, dtype=np.float32) / np.float32(steps)
-    frequencies = np.exp(exponents, dtype=np.float64).astype(np.float32)
-    angles = timesteps.astype(jnp.float32)[:, None] * frequencies[None]
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-
-
-def drop_labels(key: jax.Array, labels: jax.Array, rate: float, null: int) -> jax.Array:
-    """Labels int32 [B], each replaced by `null` at `rate`, so that one model learns with and without a condition."""
-    return jnp.where(jax.random.bernoulli(key, rate, labels.shape), null, labels)
-
-
 class DiT(nn.Module):
     """`(latents [B, H, W, C], timesteps fp32 [B], labels int32 [B]) -> fp32 [B, H, W, out_channels]`.
 
-    A network of strides is told two numbers, timesteps fp32 [B, 2]: where a stride begins, and how long it is.
+    A network of strides is told two numbers, timesteps fp32 [B, 2]: where a stride begins, and how long it is. One with
+    a context takes it as a fourth argument; its tokens stand beside those of the latents.
 
     Attributes:
         size: H and W of the latents.
@@ -58,16 +40,22 @@ class DiT(nn.Module):
         out_channels: of the prediction; twice C where the variance is learned too (its second half).
         patch: side of the blocks of latents that become one token.
         width, depth, heads: of the trunk.
+        hidden: of the networks in the blocks; None for as many weights as 4 times the width gives those of GELU.
+        parts: of the blocks.
+        registers: learned tokens beside those of the latents, as room for the trunk's own notes (arXiv:2309.16588).
         classes: how many labels there are; the label `classes` stands for none (classifier-free guidance).
+        context: what embeds a context, a module of `conditions`; None for a network without.
+        double_depth: how many of the first blocks have weights of their own for the context.
         strides: whether it is a network of strides.
-        frequency_steps: of the timestep features, see `timestep_features`; 127 in diffusers.
+        frequency_steps: of the timestep features, see `conditions.timestep_features`; 127 in diffusers.
         remat: what the backward pass computes again; see `blocks.stack_of_blocks`.
         unroll: blocks in one iteration of the scan over the depth.
         dtype: of the computation; parameters, norms, timestep features and the result are fp32.
-        implementation: of the attention, see `dit_blocks.attend`.
+        implementation: of the attention, see `attention.attend`.
 
-    Raises UserError when the heads do not divide the width, the width is no multiple of 4, the patch does not divide
-    the size, or remat is unknown.
+    Raises UserError when the heads do not divide the width, or into odd heads that cannot be turned, the width is no
+    multiple of 4, the patch does not divide the size, remat is unknown, blocks are doubled that are not there or have
+    no context, and when it is called without the context that it has or with one that it has not.
     """
 
     size: tuple[int, int] = (32, 32)
@@ -77,7 +65,12 @@ class DiT(nn.Module):
     width: int = 1152
     depth: int = 28
     heads: int = 16
+    hidden: int | None = None
+    parts: Parts = Parts()
+    registers: int = 0
     classes: int = 1000
+    context: nn.Module | None = None
+    double_depth: int = 0
     strides: bool = False
     frequency_steps: int = 128
     remat: str = 'none'
@@ -88,24 +81,30 @@ class DiT(nn.Module):
     def __post_init__(self):
         if self.width % self.heads or self.width % 4:
             raise UserError(f'width {self.width} must be divisible by the {self.heads} heads, and by 4 for positions')
+        if self.parts.positions != 'table' and self.width // self.heads % 2:
+            raise UserError(f'heads of {self.width // self.heads} channels cannot be turned in pairs; choose heads '
+                            f'that divide the width {self.width} into even parts, or positions "table"')
         if any(side % self.patch for side in self.size):
             raise UserError(f'the patch {self.patch} does not divide the size {tuple(self.size)} of the latents')
         if self.remat not in REMAT_POLICIES:
             raise UserError(f'remat "{self.remat}" is unknown; choose one of {", ".join(REMAT_POLICIES)}')
+        if self.double_depth and (self.context is None or not 0 < self.double_depth < self.depth):
+            raise UserError(f'double_depth {self.double_depth} needs a context and a depth above it, not {self.depth}')
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, latents: jax.Array, timesteps: jax.Array, labels: jax.Array) -> jax.Array:
+    def __call__(self, latents: jax.Array, timesteps: jax.Array, labels: jax.Array,
+                 context: jax.Array | None = None) -> jax.Array:
+        if (context is None) != (self.context is None):
+            raise UserError(f'a network {"without" if self.context is None else "with"} a context is given '
+                            f'{"none" if context is None else "one"}; set the attribute context to what embeds it')
         chex.assert_shape(latents, (None, *self.size, self.channels))
         chex.assert_shape(labels, latents.shape[:1])
         chex.assert_shape(timesteps, (*latents.shape[:1], *(2,) * self.strides))
-        x = self._embed(latents)
-        condition = nn.silu(self._condition(timesteps, labels))
-        blocks = stack_of_blocks(self.depth, self.remat, self.unroll, DiTBlock, heads=self.heads, dtype=self.dtype,
-                                 implementation=self.implementation)
-        x, _ = blocks(x, condition)
-        modulation = zero_dense(2 * self.width, self.dtype, 'modulation')(condition)[:, None]
-        x = modulate(layer_norm(x), *jnp.split(modulation, 2, axis=-1))
+        condition = nn.silu(self._condition(timesteps, labels))[:, None]
+        x = self._trunk(self._embed(latents), condition, context)
+        shift, scale = jnp.split(zero_dense(2 * self.width, self.dtype, 'modulation')(condition), 2, axis=-1)
+        x = modulate(NORMS[self.parts.norm]('norm')(x), shift, scale)
         x = zero_dense(self.patch**2 * self.out_channels, self.dtype, 'head')(x)
         return depth_to_space(x.reshape(-1, *self.grid, x.shape[-1]), (self.patch,) * 2).astype(jnp.float32)
 
@@ -115,11 +114,45 @@ class DiT(nn.Module):
         return self.size[0] // self.patch, self.size[1] // self.patch
 
     def _embed(self, latents: jax.Array) -> jax.Array:
-        """The trunk's input [B, N, D]: patches, and a fixed table of positions that no gradient reaches."""
+        """Tokens [B, N, D]: patches, and a fixed table of positions that no gradient reaches."""
         patches = space_to_depth(latents, (self.patch,) * 2)
-        x = xavier_dense(self.width, self.dtype, 'patches')(patches.reshape(patches.shape[0], -1, patches.shape[-1]))
+        dense = nn.Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name='patches')
+        x = dense(patches.reshape(patches.shape[0], -1, patches.shape[-1]))
+        if self.parts.positions == 'rotary':
+            return x
         table = self.param('positions', lambda _: jnp.asarray(sine_cosine_positions(self.grid, self.width)))
         return x + jax.lax.stop_gradient(table)[None].astype(self.dtype)
+
+    def _trunk(self, x: jax.Array, condition: jax.Array, context: jax.Array | None) -> jax.Array:
+        """[B, N, D] -> [B, N, D]; the sequence is tokens, registers, context."""
+        places = x.shape[1]
+        if self.parts.modulation == 'shared':
+            condition = zero_dense(6 * self.width, self.dtype, 'shared_modulation')(condition)
+        if self.registers:
+            notes = self.param('registers', nn.initializers.normal(0.02), (self.registers, self.width))
+            x = jnp.concatenate([x, jnp.broadcast_to(notes.astype(self.dtype), (len(x), *notes.shape))], axis=1)
+        block: dict[str, Any] = {'width': self.width, 'heads': self.heads, 'hidden': self._hidden(),
+                                 'parts': self.parts, 'dtype': self.dtype, 'implementation': self.implementation}
+        if self.context is not None:
+            told = self.context(context)
+            if self.double_depth:
+                doubled = stack_of_blocks(self.double_depth, self.remat, 1, DoubleBlock, 'double_blocks', block=block)
+                (x, told), _ = doubled((x, told), condition, self._angles(x.shape[1]))
+            x = jnp.concatenate([x, told], axis=1)
+        blocks = stack_of_blocks(self.depth - self.double_depth, self.remat, self.unroll, **block)
+        x, _ = blocks(x, condition, self._angles(x.shape[1]))
+        return x[:, :places]
+
+    def _angles(self, length: int) -> jax.Array | None:
+        """Of rotary positions, fp32 [length, d / 2]; what follows the tokens stands nowhere."""
+        if self.parts.positions == 'table':
+            return None
+        places = np.zeros((length, 2), np.int32)
+        places[:math.prod(self.grid)] = np.indices(self.grid).reshape(2, -1).T
+        return jnp.asarray(rotary_angles(places, self.width // self.heads, self.parts.frequencies))
+
+    def _hidden(self) -> int:
+        return self.hidden or int(self.width * HIDDEN[self.parts.network])
 
     def _condition(self, timesteps: jax.Array, labels: jax.Array) -> jax.Array:
         def dense(name: str) -> nn.Module:
@@ -132,38 +165,3 @@ class DiT(nn.Module):
         table = nn.Embed(self.classes + 1, self.width, embedding_init=nn.initializers.normal(0.02), dtype=self.dtype,
                          name='labels')
         return time + table(labels)
-
-
-@dataclass(frozen=True)
-class Size:
-    """One row of table 1 of the paper."""
-
-    width: int
-    depth: int
-    heads: int
-
-
-SIZES: Mapping[str, Size] = {
-    'S': Size(384, 12, 6),
-    'B': Size(768, 12, 12),
-    'L': Size(1024, 24, 16),
-    'XL': Size(1152, 28, 16),
-}
-
-PUBLISHED: Mapping[str, tuple[Size, int]] = {
-    f'{family}-{size}/{patch}': (SIZES[size], patch)
-    for family in ('DiT', 'SiT') for size in SIZES for patch in (2, 4, 8)
-}
-"""Size and patch of every published model by its name, "DiT-S/8" to "SiT-XL/2"."""
-
-
-def published_dit(name: str, pixels: int = 256, **options) -> DiT:
-    """The network `name` of `PUBLISHED` for square images of `pixels`, seen through an autoencoder of stride 8.
-
-    Raises UserError when the name is unknown.
-    """
-    if name not in PUBLISHED:
-        raise UserError(f'model "{name}" is unknown; choose one of {", ".join(PUBLISHED)}.{nearest(name, PUBLISHED)}')
-    size, patch = PUBLISHED[name]
-    shape = {'width': size.width, 'depth': size.depth, 'heads': size.heads, 'patch': patch}
-    return DiT(**({'size': (pixels // 8, pixels // 8)} | shape | options))

@@ -7,7 +7,6 @@ place more, a summary of all its tokens in their order, which attention alone is
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import chex
 import flax.linen as nn
@@ -17,17 +16,14 @@ import numpy as np
 
 from vqdit.errors import UserError
 from vqdit.folding import depth_to_space, space_to_depth
-from vqdit.models.blocks import (
-    REMAT_POLICIES,
-    RootMeanSquareNorm,
-    clock_features,
-    modulate,
-    rotary_angles,
-    stack_of_blocks,
-)
+from vqdit.models.attention import Implementation, rotary_angles
+from vqdit.models.blocks import REMAT_POLICIES, clock_features, modulate, stack_of_blocks
 from vqdit.models.codes import CodeEmbedding, CodeHead
+from vqdit.models.parts import NORMS, PARTS
 from vqdit.registry import choose
 from vqdit.tokenizers.spec import TokenLayout, TokenSpec
+
+MODERN = PARTS['modern']()
 
 
 def fold(tokens: jax.Array, spec: TokenSpec, patch: int) -> jax.Array:
@@ -65,7 +61,7 @@ class MultimodalDiT(nn.Module):
         remat: what the backward pass computes again; see `blocks.stack_of_blocks`.
         unroll: blocks in one iteration of the scan over the depth.
         dtype: of the computation, the heads' too; parameters, norms and clock features are fp32, logits given so.
-        implementation: of the attention, passed to `jax.nn.dot_product_attention`.
+        implementation: of the attention, see `attention.attend`.
 
     Raises UserError when the heads do not divide the width into even parts, a patch does not divide its grid, or
     remat or the modality of a summary is unknown.
@@ -81,7 +77,7 @@ class MultimodalDiT(nn.Module):
     remat: str = 'none'
     unroll: int = 1
     dtype: jnp.dtype = jnp.float32
-    implementation: Literal['xla', 'cudnn'] | None = None
+    implementation: Implementation = None
     summaries: tuple[str, ...] = ()
     channels: int = 0
     answers_codes: bool = True
@@ -118,11 +114,12 @@ class MultimodalDiT(nn.Module):
         context = nn.silu(nn.Dense(self.width, dtype=self.dtype, name='clock_in')(features))
         modulation = nn.Dense(6 * self.width, kernel_init=nn.initializers.zeros, dtype=self.dtype,
                               name='clock_out')(context)
-        blocks = stack_of_blocks(self.depth, self.remat, self.unroll, heads=self.heads, hidden=self._hidden(),
-                                 gate=self.gate, dtype=self.dtype, implementation=self.implementation)
+        blocks = stack_of_blocks(
+            self.depth, self.remat, self.unroll, width=self.width, heads=self.heads, hidden=self._hidden(),
+            parts=MODERN, gate=self.gate, dtype=self.dtype, implementation=self.implementation)
         x, _ = blocks(x, modulation, jnp.asarray(self._angles()))
         shift, scale = jnp.split(modulation[..., :2 * self.width], 2, axis=-1)
-        return self._logits(modulate(RootMeanSquareNorm(scaled=False)(x), shift, scale))
+        return self._logits(modulate(NORMS[MODERN.norm]('norm')(x), shift, scale))
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         """The trunk's input [B, M, D]: embedded tokens, folded, and the summaries, each with a learned vector."""

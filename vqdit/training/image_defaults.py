@@ -1,10 +1,12 @@
 """The settings of an image DiT: classes to images, through the latents of a frozen autoencoder."""
 
+from dataclasses import fields
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from vqdit.models.dit import published_dit
+from vqdit.models.parts import Parts
+from vqdit.models.published import published_dit
 from vqdit.training.defaults import defaults
 
 
@@ -27,6 +29,9 @@ def image_model(name: str, **changes: Any) -> ConfigDict:
         'name': 'dit',
         'patch': model.patch, 'width': model.width, 'depth': model.depth, 'heads': model.heads,
         'classes': model.classes,
+        # Of the blocks: "published", "modern" or "lightning", and single ones in place of its own, see models/parts.py.
+        'parts': {'name': 'published'} | dict.fromkeys(field.name for field in fields(Parts)),
+        'registers': 0,                  # learned tokens beside those of the latents
         'remat': 'none', 'unroll': 1, 'dtype': 'float32', 'implementation': None,
     } | changes)
 
@@ -49,7 +54,7 @@ def image_defaults(name: str) -> ConfigDict:
     config.sharding_rules = (
         ('attention/qkv/kernel', ('fsdp', None, 'tensor', None)),
         ('attention/out/kernel', ('tensor', None, 'fsdp')),
-        ('mlp/up/kernel', ('fsdp', 'tensor')),
+        ('mlp/(up|gate_up)/kernel', ('fsdp', 'tensor')),
         ('mlp/out/kernel', ('tensor', 'fsdp')),
         ('modulation/kernel', ('fsdp', 'tensor')),
     )

@@ -14,7 +14,9 @@ from vqdit.diffusion.gaussian.times import TIMES
 from vqdit.diffusion.guidance import GUIDANCES
 from vqdit.errors import UserError
 from vqdit.generation.images import ImageGenerator
-from vqdit.models.dit import DiT, drop_labels
+from vqdit.models.conditions import drop_labels
+from vqdit.models.dit import DiT
+from vqdit.models.parts import PARTS
 from vqdit.registry import choose, construct
 from vqdit.tokenizers.latent_diffusion import CodebookAutoencoder, GaussianAutoencoder
 from vqdit.tokenizers.latents import CodeVectors, GaussianLatents, LatentTokenizer, Variables
@@ -45,6 +47,7 @@ def build_image_model(config: ConfigDict, latents: LatentTokenizer) -> DiT:
     told = jax.eval_shape(build_image_process(config).told, jnp.zeros(1))
     options['dtype'] = choose({'float32': jnp.float32, 'bfloat16': jnp.bfloat16}, options['dtype'],
                               'diffusion.model.dtype')
+    options['parts'] = construct(PARTS, options.get('parts', {}), 'diffusion.model.parts', default='published')
     rows, columns, channels = latents.shape
     return DiT(size=(rows, columns), channels=channels, out_channels=2 * channels, strides=told.ndim == 2,
                **options)

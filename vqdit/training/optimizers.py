@@ -67,9 +67,9 @@ def _labels(params: Tree) -> Tree:
 OPTIMIZERS = {'adamw': _adamw, 'muon': _muon}
 
 HIDDEN_MATRICES = (
-    (r'blocks/attention/qkv/kernel', 1, 3),
-    (r'blocks/attention/out/kernel', 2, 1),
-    (r'blocks/mlp/(gate_up|out)/kernel', 1, 1),
+    (r'blocks/(\w+/)?attention/qkv/kernel', 1, 3),
+    (r'blocks/(\w+/)?attention/out/kernel', 2, 1),
+    (r'blocks/(\w+/)?mlp/(gate_up|up|out)/kernel', 1, 1),
     (r'ResidualBlock_\d+/Dense_0/kernel', 1, 1),
     (r'ResidualBlock_\d+/.*Conv_\d+/kernel', None, 1),
 )
