@@ -61,7 +61,7 @@ def test_a_tokenizer_computes_what_its_peer_computes(folder, name):
 
 
 def test_what_diffusers_would_decode_as_something_else_is_not_written(folder, tmp_path):
-    with pytest.raises(UserError, match='values=Cosine'):
+    with pytest.raises(UserError, match='values_of=Cosine'):
         export_autoencoder(tmp_path, *import_autoencoder(folder(JANUS)))
 
 

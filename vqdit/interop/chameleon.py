@@ -34,7 +34,7 @@ def codebook_autoencoder(config: Mapping[str, Any]) -> CodebookAutoencoder:
     return CodebookAutoencoder(
         widths, config['num_res_blocks'], _attention(config, len(widths)), channels=config['in_channels'],
         latent_channels=config['latent_channels'], num_codes=config['num_embeddings'], dimension=config['embed_dim'],
-        values=(Cosine() if janus else Euclidean()).values)
+        values_of=Cosine() if janus else Euclidean())
 
 
 def _attention(config: Mapping[str, Any], count: int) -> tuple[bool, ...]:

@@ -127,7 +127,7 @@ def _config(model: Autoencoder) -> dict[str, Any]:
               'up_block_types': up}
     if isinstance(model, GaussianAutoencoder):
         return {'_class_name': 'AutoencoderKL', **config, 'scaling_factor': model.scale}
-    if model.values != Euclidean().values:
+    if model.values_of != Euclidean():
         raise UserError('a VQModel of diffusers decodes code vectors as they are, but this network takes '
-                        f'values={model.values.__qualname__}; keep it in the format that it came in')
+                        f'values_of={model.values_of}; keep it in the format that it came in')
     return {'_class_name': 'VQModel', **config, 'num_vq_embeddings': model.num_codes, 'vq_embed_dim': model.dimension}
