@@ -9,7 +9,13 @@ nothing has been measured here. A perceptual loss, worth having from 64 px on, n
 from ml_collections import ConfigDict
 
 from vqdit.registry import choose
-from vqdit.training.codec_defaults import film_tokenizer, query_tokenizer, vocoder_tokenizer, waveform_tokenizer
+from vqdit.training.codec_defaults import (
+    film_tokenizer,
+    latent_tokenizer,
+    query_tokenizer,
+    vocoder_tokenizer,
+    waveform_tokenizer,
+)
 from vqdit.training.defaults import adversary, defaults, log_mel_tokenizer, pixels_tokenizer
 
 
@@ -67,6 +73,36 @@ def image_256() -> ConfigDict:
     section = pixels_tokenizer(1, (128, 128, 256, 256, 512), {'name': 'vector', 'num_codes': 16_384, 'dimension': 8})
     section.update(blocks=2, heads=8, adversary=_patches(start=20_000))
     return _images(section, 256, 3, steps=400_000, batch_size=128, learning_rate=1e-4)
+
+
+def vqgan_256_f16() -> ConfigDict:
+    """256 x 256 colour as VQGAN: 16 x 16 = 256 tokens of 16,384 codes, 0.0547 bits per pixel."""
+    return _published((1, 1, 2, 2, 4), True, 256, _learned(16_384, 256))
+
+
+def latent_256_f4() -> ConfigDict:
+    """256 x 256 colour as latent diffusion: 64 x 64 = 4096 tokens of 8,192 codes, 0.812 bits per pixel."""
+    return _published((1, 2, 4), False, 3, _learned(8_192, 3))
+
+
+def latent_256_f8() -> ConfigDict:
+    """256 x 256 colour as latent diffusion: 32 x 32 = 1024 tokens of 16,384 codes, 0.219 bits per pixel."""
+    return _published((1, 2, 2, 4), True, 4, _learned(16_384, 4))
+
+
+def latent_256_f16() -> ConfigDict:
+    """256 x 256 colour as latent diffusion: 16 x 16 = 256 tokens of 16,384 codes, 0.0547 bits per pixel."""
+    return _published((1, 1, 2, 2, 4), True, 8, _learned(16_384, 8))
+
+
+def llamagen_256_f8() -> ConfigDict:
+    """256 x 256 colour as LlamaGen: 32 x 32 = 1024 tokens of 16,384 codes, 0.219 bits per pixel."""
+    return _published((1, 2, 2, 4), True, 256, _learned(16_384, 8, 'cosine'))
+
+
+def llamagen_256_f16() -> ConfigDict:
+    """256 x 256 colour as LlamaGen: 16 x 16 = 256 tokens of 16,384 codes, 0.0547 bits per pixel."""
+    return _published((1, 1, 2, 2, 4), True, 256, _learned(16_384, 8, 'cosine'))
 
 
 def query_64() -> ConfigDict:
@@ -144,12 +180,25 @@ def film_64() -> ConfigDict:
 
 PRESETS = {preset.__name__: preset for preset in (
     image_28, image_28_tiny, image_28_bernoulli, image_32, image_32_residual, image_64, image_128, image_256,
+    vqgan_256_f16, latent_256_f4, latent_256_f8, latent_256_f16, llamagen_256_f8, llamagen_256_f16,
     query_64, query_256, speech_8k, speech_8k_single, speech_16k, speech_24k, speech_24k_stream,
     log_mel_24k, vocoder_24k, film_32, film_64)}
 
 
 def _scalars(*levels: int) -> dict:
     return {'name': 'finite_scalar', 'scalar_levels': levels}
+
+
+def _learned(num_codes: int, dimension: int, metric: str = 'euclidean') -> dict:
+    return {'name': 'vector', 'num_codes': num_codes, 'dimension': dimension, 'metric': metric, 'codebook': 'gradient'}
+
+
+def _published(widths: tuple[int, ...], attention: bool, latent_channels: int, quantizer: dict) -> ConfigDict:
+    """A layout of `tokenizers/latent_codec.py`: widths in 128s, and attention at the lowest resolution or nowhere."""
+    section = latent_tokenizer(tuple(128 * width for width in widths), (*(False,) * (len(widths) - 1), attention),
+                               latent_channels, quantizer)
+    section.adversary = _patches(start=20_000)
+    return _images(section, 256, 3, steps=400_000, batch_size=128, learning_rate=1e-4)
 
 
 def _levels(count: int) -> dict:

@@ -3,14 +3,25 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from vqdit.data import load
 from vqdit.errors import UserError
+from vqdit.tokenizers.codec import EncoderDecoder
+from vqdit.tokenizers.latent_codec import LatentDecoder, LatentEncoder, LatentTrunk
+from vqdit.tokenizers.latent_diffusion import CodebookAutoencoder
 from vqdit.tokenizers.latent_statistics import latents_of
-from vqdit.training.codec_defaults import film_tokenizer, query_tokenizer, vocoder_tokenizer, waveform_tokenizer
+from vqdit.tokenizers.quantizers import Identity
+from vqdit.training.codec_defaults import (
+    film_tokenizer,
+    latent_tokenizer,
+    query_tokenizer,
+    vocoder_tokenizer,
+    waveform_tokenizer,
+)
 from vqdit.training.codecs import KINDS
 from vqdit.training.defaults import defaults, log_mel_tokenizer, pixels_tokenizer
 from vqdit.training.factory import build_learned_tokenizer
@@ -22,6 +33,7 @@ LEVELS = {'name': 'residual', 'copies': 2, 'dropout': 0.5, 'quantizer': {'name':
                                                                          'dimension': 4, 'metric': 'euclidean'}}
 HEARD = ConfigDict({'mel': {'weight': 1.0, 'windows': (64,), 'bands': (8,)}})
 STEPS, BATCH = 8, 8
+QUICK = {'xla_backend_optimization_level': 0}
 
 
 def _pixels():
@@ -29,12 +41,17 @@ def _pixels():
         'bound': 'tanh', 'squared_weight': 0.0, 'losses': ConfigDict({'binary_cross_entropy': 1.0})}
 
 
+def _latent():
+    return 'image', latent_tokenizer((4, 8), (False, True), 6, {
+        'name': 'vector', 'num_codes': 16, 'dimension': 4, 'codebook': 'gradient'}), {'blocks': 1, 'groups': 2}
+
+
 def _query():
     return 'image', query_tokenizer(8, 5, 8, 1, 2, SCALARS), {}
 
 
 def _film():
-    return 'video', film_tokenizer((2, 4, 4), (8,), SCALARS), {'blocks': 1}
+    return 'video', film_tokenizer((2, 4, 4), (8,), SCALARS), {'blocks': 1, 'control': 'adaptive_group_norm'}
 
 
 def _log_mel():
@@ -50,8 +67,9 @@ def _waveform():
     return 'audio', waveform_tokenizer((10,), 4, LEVELS), {'activation': 'elu', 'losses': HEARD}
 
 
-GRIDS = {'pixels': (4, 4), 'query': (5,), 'film': (3, 4, 4), 'log_mel': (5,), 'vocoder': (5,), 'waveform': (32,)}
-MADE = {'pixels': _pixels, 'query': _query, 'film': _film, 'log_mel': _log_mel, 'vocoder': _vocoder,
+GRIDS = {'pixels': (4, 4), 'latent': (8, 8), 'query': (5,), 'film': (3, 4, 4), 'log_mel': (5,), 'vocoder': (5,),
+         'waveform': (32,)}
+MADE = {'pixels': _pixels, 'latent': _latent, 'query': _query, 'film': _film, 'log_mel': _log_mel, 'vocoder': _vocoder,
         'waveform': _waveform}
 
 
@@ -142,6 +160,32 @@ def test_codes_stand_for_the_vectors_of_the_latents(kind):
                                   vectors)
 
 
+@pytest.mark.slow
+def test_a_published_layout_takes_a_step():
+    modality, config = _config('latent')
+    config.data.image.size = 4
+    tokenizer, key = build_learned_tokenizer(config, modality), jax.random.key(0)
+    training, raw = build_training(config, modality, tokenizer), np.zeros((16, 4, 4, 3), np.uint8)
+    raw[:, :2] = np.random.default_rng(0).integers(0, 256, (16, 2, 4, 3))
+    first = jax.jit(lambda: training.create(tokenizer.init(key), key), compiler_options=QUICK)()
+    after, metrics = jax.jit(training.step, compiler_options=QUICK)(first, {modality: raw}, key)
+    assert np.isfinite(metrics['loss']) and int(after.skipped) == 0
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.params, first.params)
+    assert all(distance > 0 for distance in jax.tree.leaves(moved['decoder']))
+    assert max(jax.tree.leaves(moved['encoder'])) > 0 and bool(after.codebook['quantizer']['quantizer']['initialised'])
+
+
+def test_published_layouts_are_those_of_imported_weights():
+    """The networks of VQGAN f16 have as many parameters as `CodebookAutoencoder`, which reads its weights."""
+    x = jnp.zeros((1, 32, 32, 3))
+    trunk = LatentTrunk((128, 128, 256, 256, 512), (False,) * 4 + (True,), 256)
+    ours = EncoderDecoder(Identity(256), LatentEncoder(trunk, 256), LatentDecoder(trunk, 3))
+    ours, theirs = (jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0), x)['params'])
+                    for model in (ours, CodebookAutoencoder()))
+    count = lambda leaves: sum(leaf.size for leaf in leaves)
+    assert count(theirs) - count(ours) == 1024 * 256
+
+
 def test_the_first_frame_of_a_film_stands_alone():
     """T = 1 works, and gives the tokens and the picture that the frame has in a film (tokenizers.md, case 39)."""
     frozen, raw, _ = _trained('film')
@@ -161,11 +205,13 @@ def test_the_first_frame_of_a_film_stands_alone():
 
 @pytest.mark.parametrize(('kind', 'options', 'said'), [
     ('pixels', {'bound': 'unbounded'}, r'binary_cross_entropy needs an output within \[-1, 1\]'),
-    ('pixels', {'kind': 'waveform'}, 'is for audio; choose one of pixels, query'),
+    ('pixels', {'kind': 'waveform'}, 'is for audio; choose one of pixels, latent, query'),
     ('pixels', {'kind': 'pixel'}, 'Did you mean "pixels"'),
     ('film', {'padding': 'causl'}, 'Did you mean "causal"'),
     ('waveform', {'activation': 'snak'}, 'Did you mean "snake"'),
     ('vocoder', {'stride': 3}, '10 frames are no multiple of stride=3'),
+    ('latent', {'attention': (True,)}, 'attention=.*each of widths'), ('latent', {'groups': 3}, 'groups=3'),
+    ('film', {'control': 'adaptive'}, 'control "adaptive" is unknown.*adaptive_group_norm'),
     ('query', {'heads': 3}, 'heads=3 cannot be')])
 def test_mistakes_are_found_before_training(kind, options, said):
     modality, config = _config(kind)

@@ -1,5 +1,9 @@
-"""Published autoencoders: folders that diffusers saved of an AutoencoderKL or a VQModel, both ways."""
+"""Published autoencoders: folders that diffusers saved of an AutoencoderKL or a VQModel, both ways.
 
+Those that transformers saved of a ChameleonVQVAE or a JanusVQVAE are read; see `chameleon`.
+"""
+
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,12 @@ from flax.traverse_util import flatten_dict
 
 from vqdit.errors import CheckpointError, UserError
 from vqdit.files import read_json, write_json
+from vqdit.interop import chameleon
 from vqdit.interop.layout import SAME, Conversion, Layout, Row, Tree, check_keys, kernel
 from vqdit.interop.safetensors_file import write_safetensors
-from vqdit.interop.weights import DIFFUSERS_FILES, StateDict, read_folder
+from vqdit.interop.weights import DIFFUSERS_FILES, StateDict, read_folder, read_weights
 from vqdit.tokenizers.latent_diffusion import CodebookAutoencoder, GaussianAutoencoder
+from vqdit.tokenizers.quantizers.metrics import Euclidean
 
 CONVOLUTION = Conversion(lambda x: x.transpose(3, 2, 0, 1), lambda y, shape: y.transpose(2, 3, 1, 0))
 
@@ -36,28 +42,37 @@ def autoencoder_layout(params: Tree) -> Layout:
 
 
 def import_autoencoder(folder: str | Path) -> tuple[Autoencoder, Tree]:
-    """The autoencoder in a folder of diffusers and its fp32 parameters.
+    """The autoencoder in a folder of diffusers or transformers and its fp32 parameters.
 
     Raises UserError when the folder has no config, CheckpointError when it holds another architecture or shapes.
     """
     folder = Path(folder)
     if not (folder / 'config.json').is_file():
         raise UserError(f'there is no {folder / "config.json"}; a folder of diffusers has it beside its weights')
-    model = read_architecture(folder / 'config.json')
+    model, kind = read_architecture(folder / 'config.json'), read_json(folder / 'config.json').get('model_type')
+    if kind:
+        decodes = kind != chameleon.CHAMELEON
+        state = chameleon.codebook_state(read_weights(folder / chameleon.WEIGHTS), decodes)
+        return model, _load(model, state, folder, '__call__' if decodes else 'encode')
     state = {_new_name(key): tensor for key, tensor in read_folder(folder).items()}
     return model, _load(model, state, folder)
 
 
 def export_autoencoder(folder: str | Path, model: Autoencoder, params: Tree) -> None:
-    """Writes a folder for `from_pretrained` of diffusers. Raises DiskError when it cannot be written."""
+    """Writes a folder for `from_pretrained` of diffusers.
+
+    Raises DiskError when it cannot be written, UserError for code vectors that diffusers would decode as others.
+    """
     params = jax.tree.map(np.asarray, params)
     write_architecture(Path(folder) / 'config.json', model)
     write_safetensors(Path(folder) / DIFFUSERS_FILES[0], autoencoder_layout(params).store(params), {'format': 'pt'})
 
 
-def _load(model: Autoencoder, state: StateDict, folder: Path) -> Tree:
+def _load(model: Autoencoder, state: StateDict, folder: Path, method: str = '__call__') -> Tree:
+    """The parameters that `method` needs."""
     side = 2 ** len(model.widths)
-    abstract = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, model.channels)))['params']
+    images = jnp.zeros((1, side, side, model.channels))
+    abstract = jax.eval_shape(functools.partial(model.init, method=method), jax.random.key(0), images)['params']
     layout = autoencoder_layout(abstract)
     # Old files keep the matrices of attention as convolutions of one position.
     state = {key: tensor[..., 0, 0] if '.to_' in key and tensor.ndim == 4 else tensor for key, tensor in state.items()}
@@ -72,12 +87,18 @@ def _new_name(key: str) -> str:
 
 
 def read_architecture(path: Path) -> Autoencoder:
-    """The network that a `config.json` of diffusers describes. Raises CheckpointError for one that is not known."""
+    """The network that a `config.json` of diffusers or transformers describes.
+
+    Raises CheckpointError for one that is not known.
+    """
     config = read_json(path)
     try:
-        kind = config['_class_name']
+        if config.get('model_type') in (chameleon.CHAMELEON, chameleon.JANUS):
+            return chameleon.codebook_autoencoder(config)
+        kind = config.get('model_type') or config['_class_name']
         if kind not in ('AutoencoderKL', 'VQModel'):
-            raise CheckpointError(f'{path} describes a {kind}; only an AutoencoderKL or a VQModel fits here')
+            raise CheckpointError(f'{path} describes a {kind}; only an AutoencoderKL, a VQModel, '
+                                  f'{chameleon.CHAMELEON} or {chameleon.JANUS} fits here')
         if config.get('shift_factor') or config.get('latents_mean'):
             raise CheckpointError(f'{path} shifts its latents, which is not supported; only scaling is')
         shape = {'widths': tuple(config['block_out_channels']), 'blocks': config['layers_per_block'],
@@ -93,7 +114,7 @@ def read_architecture(path: Path) -> Autoencoder:
 
 
 def write_architecture(path: Path, model: Autoencoder) -> None:
-    """Writes what `read_architecture` reads. Raises DiskError when it cannot."""
+    """Writes what `read_architecture` reads. Raises as `export_autoencoder` does."""
     write_json(path, _config(model))
 
 
@@ -106,4 +127,7 @@ def _config(model: Autoencoder) -> dict[str, Any]:
               'up_block_types': up}
     if isinstance(model, GaussianAutoencoder):
         return {'_class_name': 'AutoencoderKL', **config, 'scaling_factor': model.scale}
+    if model.values_of != Euclidean():
+        raise UserError('a VQModel of diffusers decodes code vectors as they are, but this network takes '
+                        f'values_of={model.values_of}; keep it in the format that it came in')
     return {'_class_name': 'VQModel', **config, 'num_vq_embeddings': model.num_codes, 'vq_embed_dim': model.dimension}

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vqdit.tokenizers.quantizers.metrics import Euclidean, Metric
 from vqdit.tokenizers.quantizers.nearest import nearest_code
 
 
@@ -193,6 +194,7 @@ class CodebookAutoencoder(nn.Module):
 
     Attributes are those of `GaussianAutoencoder`, and:
         num_codes, dimension: K codes and the dimension of their vectors.
+        values_of: the metric whose `values` of the vectors are decoded.
     """
 
     widths: Sequence[int] = (128, 128, 256, 256, 512)
@@ -203,6 +205,7 @@ class CodebookAutoencoder(nn.Module):
     latent_channels: int = 256
     num_codes: int = 1024
     dimension: int = 256
+    values_of: Metric = Euclidean()
 
     def setup(self):
         trunk = self.widths, self.blocks, self.attention, self.groups
@@ -229,4 +232,5 @@ class CodebookAutoencoder(nn.Module):
     def decode(self, codes: jax.Array) -> jax.Array:
         """Images of codes."""
         chex.assert_axis_dimension(codes, -1, 1)
-        return self.decoder(self.post_quant_conv(jnp.take(self.quantize(), codes[..., 0], axis=0)))
+        vectors = self.values_of.values(jnp.take(self.quantize(), codes[..., 0], axis=0))
+        return self.decoder(self.post_quant_conv(vectors))

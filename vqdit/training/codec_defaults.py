@@ -45,8 +45,23 @@ def film_tokenizer(patch: tuple[int, int, int], widths: tuple[int, ...], quantiz
         blocks=2,
         heads=0,
         padding='first_alone',           # "causal": the first frames share their tokens; "centred": no causality
+        control='none',                  # or "adaptive_group_norm"
         bound='unbounded',
         absolute_weight=1.0)
+
+
+def latent_tokenizer(widths: tuple[int, ...], attention: tuple[bool, ...], latent_channels: int,
+                     quantizer: dict) -> ConfigDict:
+    """A tokenizer of images in a published layout; see the table of `tokenizers/latent_codec.py`."""
+    return learned_tokenizer(
+        'latent', quantizer,
+        widths=widths,                   # channels at each resolution; every further one halves both sides
+        attention=attention,             # whether each resolution has attention
+        latent_channels=latent_channels,
+        blocks=2,                        # residual blocks at each resolution; the decoder has one more
+        groups=32,                       # of the normalisation, a divisor of all widths
+        bound='unbounded',
+        absolute_weight=1.0, squared_weight=0.0)
 
 
 def query_tokenizer(patch: int, queries: int, width: int, depth: int, heads: int, quantizer: dict) -> ConfigDict:

@@ -8,9 +8,10 @@ from ml_collections import ConfigDict
 from vqdit.data.preprocess import Formats
 from vqdit.errors import UserError
 from vqdit.registry import choose
-from vqdit.tokenizers.autoencoder import Autoencoder
+from vqdit.tokenizers.autoencoder import CONTROLS, Autoencoder, Control
 from vqdit.tokenizers.codec import EncoderDecoder, Standardised
 from vqdit.tokenizers.frozen import Codec, FrontEnd
+from vqdit.tokenizers.latent_codec import LatentDecoder, LatentEncoder, LatentTrunk
 from vqdit.tokenizers.padding import PADDINGS, Padding
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.quantizers import Quantizer
@@ -40,14 +41,23 @@ def _pixels(section: ConfigDict, formats: Formats, modality: str, quantizer: Qua
     front_end = _pictures(formats, modality)
     patch = (section.patch,) * len(front_end.size)
     return front_end, Autoencoder(quantizer, front_end.channels, tuple(section.widths), section.blocks, patch,
-                                  heads=section.get('heads', 0), bound=_range(section, modality))
+                                  heads=section.get('heads', 0), control=_control(section, modality),
+                                  bound=_range(section, modality))
 
 
 def _film(section: ConfigDict, formats: Formats, modality: str, quantizer: Quantizer) -> Built:
     front_end = _pictures(formats, modality)
     return front_end, Autoencoder(quantizer, front_end.channels, tuple(section.widths), section.blocks,
                                   tuple(section.patch), _padding(section, modality), section.heads,
-                                  bound=_range(section, modality))
+                                  _control(section, modality), _range(section, modality))
+
+
+def _latent(section: ConfigDict, formats: Formats, modality: str, quantizer: Quantizer) -> Built:
+    front_end = _pictures(formats, modality)
+    trunk = LatentTrunk(tuple(section.widths), tuple(section.attention), section.latent_channels, section.blocks,
+                        section.groups)
+    return front_end, EncoderDecoder(Standardised(quantizer), LatentEncoder(trunk, quantizer.dimension),
+                                     LatentDecoder(trunk, front_end.channels, _range(section, modality)))
 
 
 def _query(section: ConfigDict, formats: Formats, modality: str, quantizer: Quantizer) -> Built:
@@ -102,6 +112,10 @@ def _range(section: ConfigDict, modality: str) -> Range:
     return choose(RANGES, section.get('bound', 'unbounded'), f'tokenizers.{modality}.bound')
 
 
+def _control(section: ConfigDict, modality: str) -> Control | None:
+    return choose(CONTROLS, section.get('control', 'none'), f'tokenizers.{modality}.control')
+
+
 class Kind(NamedTuple):
     """A kind of learned tokenizer: of which modalities, and what makes it."""
 
@@ -110,5 +124,6 @@ class Kind(NamedTuple):
 
 
 KINDS = {'pixels': Kind(('image', 'video'), _pixels), 'film': Kind(('video',), _film),
-         'query': Kind(('image', 'video'), _query), 'log_mel': Kind(('audio',), _log_mel),
-         'vocoder': Kind(('audio',), _vocoder), 'waveform': Kind(('audio',), _waveform)}
+         'latent': Kind(('image',), _latent), 'query': Kind(('image', 'video'), _query),
+         'log_mel': Kind(('audio',), _log_mel), 'vocoder': Kind(('audio',), _vocoder),
+         'waveform': Kind(('audio',), _waveform)}

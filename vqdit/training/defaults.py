@@ -43,6 +43,7 @@ def pixels_tokenizer(patch: int, widths: tuple[int, ...], quantizer: dict) -> Co
         widths=widths,                   # channels at each resolution
         blocks=1,                        # residual blocks at each resolution
         heads=0,                         # of attention at the lowest resolution; none by default
+        control='none',                  # or "adaptive_group_norm": code vectors reach every resolution of the decoder
         bound='unbounded',               # what is done to the output: "tanh" keeps it within the range of the data
         absolute_weight=0.05)            # images with much background need little
 
