@@ -242,6 +242,15 @@ class Autoencoder(nn.Module):
         """Data [B, *size, C] of codes int32 [B, *grid, levels], with every stride complete."""
         return self.decoder(self.lookup(codes))[:, self._lead_of_stream():]
 
+    def latents(self, x: jax.Array) -> jax.Array:
+        """What is quantised, [B, *grid, dimension], of data [B, *size, C]: not yet standardised."""
+        return self._latents(x, self._lead_of_stream())
+
+    def reconstruct(self, latents: jax.Array) -> jax.Array:
+        """Data [B, *size, C] of latents, which are quantised first, with every stride complete."""
+        vectors = self.quantizer(self.standardise(latents, False)).vectors
+        return self.decoder(vectors)[:, self._lead_of_stream():]
+
     def lookup(self, codes: jax.Array) -> jax.Array:
         """Code vectors [..., dimension] of codes int32 [..., levels]."""
         return self.quantizer.lookup(codes)

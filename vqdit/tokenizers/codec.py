@@ -50,6 +50,14 @@ class EncoderDecoder(nn.Module):
         """Data of codes int32 [B, *grid, levels], of the first levels alone if some are missing."""
         return self.decoder(self.lookup(codes))
 
+    def latents(self, x: jax.Array) -> jax.Array:
+        """What is quantised, [B, *grid, dimension], of data [B, *size, C]."""
+        return self.encoder(x)
+
+    def reconstruct(self, latents: jax.Array) -> jax.Array:
+        """Data of latents, which are quantised first."""
+        return self.decoder(self.quantizer(latents).vectors)
+
     def lookup(self, codes: jax.Array) -> jax.Array:
         """Code vectors [..., dimension] of codes int32 [..., levels]."""
         return self.quantizer.lookup(codes)

@@ -39,7 +39,8 @@ class Codec(Protocol):
     """What all autoencoders around a quantizer are: Linen modules that go from data to codes and back.
 
     `apply(variables, x, train=..., key=...)` gives a `Reconstruction` of data [B, *size, C]; the methods `encode`,
-    `decode` and `lookup` give codes int32 [B, *grid, levels], data, completed at the end to whole strides, and vectors.
+    `decode` and `lookup` give codes int32 [B, *grid, levels], data, completed at the end to whole strides, and vectors;
+    `latents` and `reconstruct` give what is quantised [B, *grid, dimension], and data of that.
     """
 
     @property
@@ -105,6 +106,16 @@ class LearnedTokenizer:
         """Raw data of codes int32 [B, N]."""
         shaped = codes.reshape(codes.shape[0], *self.spec.grid, self.spec.levels)
         decoded: Any = self.autoencoder.apply(variables, shaped, method='decode')
+        return self.front_end.synthesise(crop(decoded, self.front_end.size))
+
+    def latents(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        """What the codes are made of, fp32 [B, *grid, dimension], of raw data."""
+        latents: Any = self.autoencoder.apply(variables, self.front_end.analyse(raw), method='latents')
+        return latents
+
+    def reconstruct(self, variables: Variables, latents: jax.Array) -> jax.Array:
+        """Raw data of latents, which are quantised first."""
+        decoded: Any = self.autoencoder.apply(variables, latents, method='reconstruct')
         return self.front_end.synthesise(crop(decoded, self.front_end.size))
 
     @property
