@@ -22,7 +22,7 @@ from vqdit.interop.latent_diffusion import import_autoencoder
 from vqdit.tokenizers.latents import GaussianLatents
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.training.defaults import pixels_tokenizer
-from vqdit.training.image_defaults import code_vectors
+from vqdit.training.image_defaults import learned_autoencoder
 from vqdit.training.image_stage import check_labels
 from vqdit.training.pipeline import check_config, load_image_generator, train
 
@@ -170,12 +170,14 @@ def test_other_image_configs_take_a_step(name, size, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_image_dit_on_the_codes_of_a_tokenizer_of_its_own(data, tmp_path):
+@pytest.mark.parametrize('space', ['code_vectors', 'latents'])
+def test_an_image_dit_on_a_tokenizer_of_its_own(space, data, tmp_path):
     config = _images('imagenet256_sit_xl2', data)
     section = pixels_tokenizer(4, (8,), {'name': 'finite_scalar', 'scalar_levels': (5, 5)})
     section.training.update(steps=1, batch_size=8)
-    config.tokenizers = ConfigDict({'image': code_vectors(section, scale=1.5)})
+    config.tokenizers = ConfigDict({'image': learned_autoencoder(section, space)})
     train(config, tmp_path)
+    assert TokenStore(tmp_path / 'tokens', 'train')[0]['codes'].shape == ((8,) if space == 'latents' else (4,))
     generator = load_image_generator(tmp_path)
     assert (*generator.model.size, generator.model.channels) == (2, 2, 2)
     assert generator.generate(np.zeros(8, np.int32)).shape == (8, 8, 8, 3)

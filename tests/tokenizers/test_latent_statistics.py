@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vqdit.tokenizers.autoencoder import Autoencoder
@@ -13,10 +14,10 @@ RNG = np.random.default_rng(0)
 def test_normalised_vectors_have_unit_scale_and_come_back():
     vectors = RNG.normal(size=(40, 5, 3)) * [1, 20, 0] + [0, -5, 7]
     statistics = Statistics.of(vectors)
-    normal = statistics.normalise(vectors)
+    normal = np.asarray(statistics.normalise(jnp.asarray(vectors, jnp.float32)))
     np.testing.assert_allclose(normal.mean(axis=(0, 1)), 0, atol=1e-5)
     np.testing.assert_allclose(normal.std(axis=(0, 1)), [1, 1, 0], atol=1e-5)
-    np.testing.assert_allclose(statistics.restore(normal), vectors, atol=1e-5)
+    np.testing.assert_allclose(statistics.restore(normal), vectors, rtol=1e-5, atol=1e-5)
 
 
 def test_statistics_are_those_of_what_the_quantizer_sees_and_stay_in_the_folder(tmp_path):
@@ -29,5 +30,6 @@ def test_statistics_are_those_of_what_the_quantizer_sees_and_stay_in_the_folder(
     np.testing.assert_array_equal(again.codes.reshape(8, -1), frozen.encode(raw))
     write_statistics(tmp_path, frozen, raw)
     found = read_statistics(tmp_path)
-    np.testing.assert_allclose(found['latents'].mean, latents.mean(axis=(0, 1, 2)), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(found['vectors'].std, vectors.std(axis=(0, 1, 2)), rtol=1e-5)
+    # A fresh tokenizer standardises by nothing but the variance of 1 and a millionth.
+    np.testing.assert_allclose(found['latents'].mean, latents.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found['code_vectors'].std, vectors.std(axis=(0, 1, 2)), rtol=1e-5)

@@ -108,6 +108,17 @@ class LearnedTokenizer:
         decoded: Any = self.autoencoder.apply(variables, shaped, method='decode')
         return self.front_end.synthesise(crop(decoded, self.front_end.size))
 
+    def latents(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        """What the codes are made of, fp32 [B, *grid, dimension], of raw data."""
+        latents: Any = self.autoencoder.apply(variables, self.front_end.analyse(raw), method='latents')
+        return latents
+
+    def reconstruct(self, variables: Variables, latents: jax.Array) -> jax.Array:
+        """Raw data of latents, which are quantised first."""
+        quantize_first = lambda codec, z: codec.reconstruct(codec.quantize(z).vectors, self.front_end.size)
+        decoded: Any = self.autoencoder.apply(variables, latents, method=quantize_first)
+        return self.front_end.synthesise(decoded)
+
     @property
     def has_codebook(self) -> bool:
         """Whether every code stands for a vector at its own position, as those of coarse scales do not."""

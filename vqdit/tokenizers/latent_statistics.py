@@ -1,6 +1,7 @@
 """What is inside of a learned tokenizer: its latents before quantization, and their statistics.
 
-Gaussian diffusion over latents or code vectors needs their scale; it is measured once and kept beside the tokenizer.
+Gaussian diffusion over latents or code vectors needs their scale; it is measured once and kept beside the tokenizer,
+where `latents` reads it.
 """
 
 from pathlib import Path
@@ -27,14 +28,17 @@ class Statistics(NamedTuple):
         flat = vectors.reshape(-1, vectors.shape[-1]).astype(np.float64)
         return cls(flat.mean(axis=0), flat.std(axis=0))
 
-    def normalise(self, vectors: np.ndarray) -> np.ndarray:
+    def normalise(self, vectors: jax.Array) -> jax.Array:
         """`vectors [..., D]` with mean 0 and standard deviation 1, fp32; dimensions that never change become 0."""
         scale = np.where(self.std > 0, self.std, 1.0)
-        return ((vectors - self.mean) / scale).astype(np.float32)
+        return (vectors - self._beside(self.mean, vectors)) / self._beside(scale, vectors)
 
-    def restore(self, vectors: np.ndarray) -> np.ndarray:
+    def restore(self, vectors: jax.Array) -> jax.Array:
         """The inverse of `normalise`."""
-        return (vectors * self.std + self.mean).astype(np.float32)
+        return vectors * self._beside(self.std, vectors) + self._beside(self.mean, vectors)
+
+    def _beside(self, numbers: np.ndarray, vectors: jax.Array) -> np.ndarray:
+        return np.asarray(numbers, np.float32).reshape((1,) * (vectors.ndim - 1) + (-1,))
 
 
 def latents_of(tokenizer: FrozenTokenizer, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,10 +63,11 @@ def latents_of(tokenizer: FrozenTokenizer, raw: np.ndarray) -> tuple[np.ndarray,
 
 
 def write_statistics(folder: Path, tokenizer: FrozenTokenizer, raw: np.ndarray) -> None:
-    """Writes `latents.json` into a tokenizer's folder: statistics of its `latents` and code `vectors` on data."""
-    measured = dict(zip(('latents', 'vectors'), map(Statistics.of, latents_of(tokenizer, raw))))
+    """Writes `latents.json` into a tokenizer's folder: statistics of its `latents` and its `code_vectors` on data."""
+    latents = jax.jit(tokenizer.tokenizer.latents)(tokenizer.variables, raw)
+    measured = {'latents': np.asarray(latents), 'code_vectors': latents_of(tokenizer, raw)[1]}
     write_json(folder / 'latents.json', {name: {'mean': list(part.mean), 'std': list(part.std)}
-                                         for name, part in measured.items()})
+                                         for name, part in ((n, Statistics.of(v)) for n, v in measured.items())})
 
 
 def read_statistics(folder: Path) -> dict[str, Statistics]:

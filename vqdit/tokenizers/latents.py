@@ -1,7 +1,7 @@
 """Continuous latents of images as a tokenizer: what an image DiT is trained on and what becomes a picture again.
 
-A token store keeps integers of 16 bits. The mean and the deviation of a Gaussian latent are kept as the bits of fp16
-numbers, which are such integers: everything that holds for codes holds for them.
+A token store keeps integers of 16 bits. Latents, and the mean and the deviation of Gaussian ones, are kept as the bits
+of fp16 numbers, which are such integers: everything that holds for codes holds for them.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from vqdit.errors import UserError
-from vqdit.tokenizers.frozen import LearnedTokenizer
+from vqdit.tokenizers.frozen import FrontEnd, LearnedTokenizer
 from vqdit.tokenizers.latent_diffusion import GaussianAutoencoder
-from vqdit.tokenizers.padding import crop
+from vqdit.tokenizers.latent_statistics import Statistics
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.tokenizers.spec import TokenSpec
 
@@ -96,18 +96,18 @@ class GaussianLatents:
         return mean, deviation
 
 
-@dataclass(frozen=True)
-class CodeVectors:
-    """The code vectors of a tokenizer of images that was trained here; latents are not quantised again.
+@dataclass(frozen=True, eq=False)
+class _Learned:
+    """Something inside of a tokenizer of images that was trained here, [rows, columns, D].
 
     Attributes:
-        scale: what the vectors are multiplied by, so that they have about unit variance.
+        statistics: of it on data, by which it is standardised.
 
-    Raises UserError when its tokens have no rows and columns.
+    Raises UserError when it has no rows and columns.
     """
 
     tokenizer: LearnedTokenizer
-    scale: float = 1.0
+    statistics: Statistics
 
     def __post_init__(self) -> None:
         if len(self.spec.grid) != 2:
@@ -115,29 +115,66 @@ class CodeVectors:
                             'rows and columns; choose kind "pixels" and a quantizer other than "multi_scale"')
 
     @property
+    def spec(self) -> TokenSpec:
+        """Every subclass says what is stored."""
+        raise NotImplementedError
+
+    @property
+    def front_end(self) -> FrontEnd:
+        return self.tokenizer.front_end
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         rows, columns = self.spec.grid
         return rows, columns, self.tokenizer.autoencoder.quantizer.dimension
+
+    def init(self, key: jax.Array) -> Variables:
+        return self.tokenizer.init(key)
+
+
+class CodeVectors(_Learned):
+    """The vectors of its codes, which are stored; samples are decoded as they are, not quantised again."""
 
     @property
     def spec(self) -> TokenSpec:
         return self.tokenizer.spec
 
-    def init(self, key: jax.Array) -> Variables:
-        return self.tokenizer.init(key)
-
     def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
         return self.tokenizer.encode(variables, raw)
+
+    def decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
+        return self.tokenizer.decode(variables, codes)
 
     def latents(self, variables: Variables, codes: jax.Array, key: jax.Array) -> jax.Array:
         shaped = codes.reshape(-1, *self.spec.grid, self.spec.levels)
         vectors: Any = self.tokenizer.autoencoder.apply(variables, shaped, method='lookup')
-        return self.scale * vectors
+        return self.statistics.normalise(vectors)
 
     def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:
-        decode = lambda module, vectors: module.decoder(vectors)
-        decoded: Any = self.tokenizer.autoencoder.apply(variables, latents / self.scale, method=decode)
-        return self.tokenizer.front_end.synthesise(crop(decoded, self.tokenizer.front_end.size))
+        decoded: Any = self.tokenizer.autoencoder.apply(
+            variables, self.statistics.restore(latents), self.front_end.size, method='reconstruct')
+        return self.front_end.synthesise(decoded)
+
+
+class Unquantized(_Learned):
+    """What its codes are made of, stored as fp16 numbers; samples are quantised before they are decoded."""
+
+    @property
+    def spec(self) -> TokenSpec:
+        grid = tuple(self.tokenizer.autoencoder.grid(self.front_end.size))
+        return TokenSpec(grid, HALF_BITS, levels=self.tokenizer.autoencoder.quantizer.dimension)
+
+    def encode(self, variables: Variables, raw: jax.Array) -> jax.Array:
+        return half_bits(self.tokenizer.latents(variables, raw)).reshape(len(raw), -1)
+
+    def decode(self, variables: Variables, codes: jax.Array) -> jax.Array:
+        return self.tokenizer.reconstruct(variables, numbers_of_bits(codes).reshape(-1, *self.shape))
+
+    def latents(self, variables: Variables, codes: jax.Array, key: jax.Array) -> jax.Array:
+        return self.statistics.normalise(numbers_of_bits(codes).reshape(-1, *self.shape))
+
+    def decode_latents(self, variables: Variables, latents: jax.Array) -> jax.Array:
+        return self.tokenizer.reconstruct(variables, self.statistics.restore(latents))
 
 
 def half_bits(numbers: jax.Array) -> jax.Array:

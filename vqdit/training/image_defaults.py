@@ -15,10 +15,11 @@ def published_autoencoder(weights: str = '') -> ConfigDict:
     return ConfigDict({'kind': 'published', 'weights': weights, 'stride': 8, 'channels': 4})
 
 
-def code_vectors(tokenizer: ConfigDict, scale: float = 1.0) -> ConfigDict:
-    """The code vectors of a tokenizer that this run trains first; `scale` brings them to about unit variance."""
+def learned_autoencoder(tokenizer: ConfigDict, space: str) -> ConfigDict:
+    """A tokenizer that this run trains first, and what of it the network makes: its "code_vectors", or its "latents"
+    before they are quantised. Both are standardised by what was measured on data."""
     section = ConfigDict(tokenizer)
-    section.scale = scale
+    section.space = space
     return section
 
 

@@ -1,10 +1,11 @@
 """From a config to the objects of an image DiT: network, process, latents, training step, generator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from vqdit.data.preprocess import read_formats
@@ -19,7 +20,8 @@ from vqdit.models.dit import DiT
 from vqdit.models.parts import PARTS
 from vqdit.registry import choose, construct
 from vqdit.tokenizers.latent_diffusion import CodebookAutoencoder, GaussianAutoencoder
-from vqdit.tokenizers.latents import CodeVectors, GaussianLatents, LatentTokenizer, Variables
+from vqdit.tokenizers.latent_statistics import Statistics
+from vqdit.tokenizers.latents import CodeVectors, GaussianLatents, LatentTokenizer, Unquantized, Variables
 from vqdit.tokenizers.pixels import Pixels
 from vqdit.training.averages import decays
 from vqdit.training.factory import build_learned_tokenizer
@@ -59,11 +61,22 @@ def build_image_process(config: ConfigDict) -> ImageProcess:
                      {'times': TIMES, 'levels': LEVELS, 'guidance': GUIDANCES}, total=config.diffusion.training.steps)
 
 
+SPACES: dict[str, Callable[..., LatentTokenizer]] = {'code_vectors': CodeVectors, 'latents': Unquantized}
+"""What of a tokenizer that was trained here an image DiT makes, by the name of its statistics."""
+
+
+def learned_latents(config: ConfigDict, statistics: Mapping[str, Statistics] | None = None) -> LatentTokenizer:
+    """Those of the tokenizer that the run trains, with its `statistics`, or as if it were standardised already."""
+    tokenizer, space = build_learned_tokenizer(config, 'image'), config.tokenizers.image.get('space', '')
+    kind, dimension = choose(SPACES, space, 'tokenizers.image.space'), tokenizer.autoencoder.quantizer.dimension
+    return kind(tokenizer, statistics[space] if statistics else Statistics(np.zeros(dimension), np.ones(dimension)))
+
+
 def planned_latents(config: ConfigDict) -> LatentTokenizer:
     """The latents that the config leads to, before any weights are at hand: their shape is right, their network not."""
     section = config.tokenizers.image
     if section.kind != 'published':
-        return CodeVectors(build_learned_tokenizer(config, 'image'), section.scale)
+        return learned_latents(config)
     stages = (section.stride - 1).bit_length() + 1
     return GaussianLatents(_pixels(config), GaussianAutoencoder((32,) * stages, latent_channels=section.channels))
 

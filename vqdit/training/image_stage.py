@@ -22,7 +22,8 @@ from vqdit.generation.images import ImageGenerator, build_solver
 from vqdit.generation.pictures import draw_table
 from vqdit.interop.latent_diffusion import import_autoencoder, read_architecture, write_architecture
 from vqdit.tokenizers.frozen import FrozenTokenizer
-from vqdit.tokenizers.latents import CodeVectors, LatentTokenizer, Variables
+from vqdit.tokenizers.latent_statistics import read_statistics
+from vqdit.tokenizers.latents import LatentTokenizer, Variables
 from vqdit.tokenizers.spec import TokenLayout
 from vqdit.training.averages import Kept, check_averages, restored_parameters, sampling_parameters
 from vqdit.training.checkpoint_reader import CheckpointReader
@@ -32,6 +33,7 @@ from vqdit.training.image_factory import (
     build_image_model,
     build_image_process,
     image_training,
+    learned_latents,
     planned_latents,
     published_latents,
 )
@@ -111,16 +113,21 @@ def _frozen_autoencoder(run: Run) -> tuple[FrozenTokenizer, LatentTokenizer]:
     """The autoencoder of the config, trained if it is to be trained here."""
     section = run.config.tokenizers.image
     if section.kind != 'published':
-        trained = train_tokenizer(run, 'image')
-        return trained, CodeVectors(trained.tokenizer, section.scale)
+        variables = train_tokenizer(run, 'image').variables
+        latents = learned_latents(run.config, read_statistics(_folder(run.workdir)))
+        return FrozenTokenizer(latents, variables), latents  # type: ignore[arg-type]
     autoencoder, params = import_autoencoder(section.weights)
     latents = published_latents(autoencoder, run.config)
     write_architecture(_architecture(run.workdir), autoencoder)
     return FrozenTokenizer(latents, {'params': params}, batch_size=16), latents  # type: ignore[arg-type]
 
 
+def _folder(workdir: str | Path) -> Path:
+    return Path(workdir) / 'tokenizers' / 'image'
+
+
 def _architecture(workdir: str | Path) -> Path:
-    return Path(workdir) / 'tokenizers' / 'image' / 'config.json'
+    return _folder(workdir) / 'config.json'
 
 
 def _shower(run: Run, latents: LatentTokenizer, variables: Variables) -> Callable[[int, TrainState], None]:
@@ -143,10 +150,10 @@ def restore_generator(workdir: Path, config: ConfigDict) -> ImageGenerator:
     """The generator of the newest good checkpoint, with averaged parameters. Raises CheckpointError without one."""
     published = config.tokenizers.image.kind == 'published'
     missing = CheckpointError(f'{workdir} has no trained image DiT yet; run train.py with this workdir')
-    if published and not _architecture(workdir).exists():
+    if not (_architecture(workdir) if published else _folder(workdir) / 'latents.json').exists():
         raise missing
     latents = (published_latents(read_architecture(_architecture(workdir)), config) if published
-               else planned_latents(config))
+               else learned_latents(config, read_statistics(_folder(workdir))))
     variables = jax.eval_shape(latents.init, jax.random.key(0))
     state = jax.eval_shape(image_training(config, latents, variables)[0])
     reader = CheckpointReader(workdir / 'diffusion' / 'checkpoints')
