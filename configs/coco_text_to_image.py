@@ -1,7 +1,8 @@
 """COCO captions to pictures of 256 px and back, with the tokens of a tokenizer that the run trains first.
 
 `--config.data.root=FOLDER` names a folder of pictures with `metadata.csv` (file_name, text), as the imagefolder of
-Hugging Face has it: one row for every caption. Meant for 8 chips or more; it has not been trained to the end here.
+Hugging Face has it: one row for every caption. Meant for 8 chips or more, on which a step takes 21 GiB
+each: too much for TPU v5e as it stands. It has not been trained to the end here.
 """
 
 from ml_collections import ConfigDict

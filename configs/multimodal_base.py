@@ -1,7 +1,8 @@
 """Image, audio and text from a folder, any from any others: 0.38 billion parameters.
 
 `--config.data.root=FOLDER` names a folder with `metadata.csv` (image, audio, text), 256 px and 4 s of sound at 16 kHz.
-Meant for 16 chips or more; it has not been trained to the end here.
+Meant for 16 chips or more, on which a step takes 18 GiB each: too much for TPU v5e as it stands. It has not been
+trained to the end here.
 """
 
 from ml_collections import ConfigDict

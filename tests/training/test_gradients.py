@@ -88,6 +88,19 @@ def test_slices_are_summed_before_they_travel(tmp_path):
     assert {'bf16[3]', 'bf16[4,3]'} <= _summed(folders[1], jnp.bfloat16, 4, 2)
 
 
+def test_slices_take_the_memory_of_one_gradient():
+    """Two sums are alive at a time, however many slices there are."""
+    shapes = jax.ShapeDtypeStruct((512, 512), jnp.float32), jax.ShapeDtypeStruct((16, 512), jnp.float32)
+    loss = lambda kernel, codebook, x, key: (jnp.mean(jnp.tanh(x @ kernel) ** 2), (codebook, {}))
+
+    def temporary(parts):
+        gradient = accumulated(jax.value_and_grad(loss, has_aux=True), parts)
+        function = jax.jit(lambda kernel, x: gradient(kernel, {}, x, jax.random.key(0))[1])
+        return function.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(16) <= temporary(4) < 4 * 512 * 512 * 4
+
+
 def test_every_copy_draws_for_itself():
     (_, (_, metrics)), _ = _run(jnp.bfloat16)
     draws = [jax.random.uniform(jax.random.fold_in(jax.random.key(0), copy)) for copy in range(4)]

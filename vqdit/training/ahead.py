@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from vqdit.errors import UserError
 from vqdit.performance.chips import GIB
+from vqdit.performance.cost import StepCost
 from vqdit.training.compilation import Step, compile_report, compile_step
 from vqdit.training.diffusion_stage import diffusion_step
 from vqdit.training.host import device_line
@@ -30,7 +31,13 @@ UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
 def compile_ahead(config: ConfigDict, topology: str = '') -> str:
-    """The report of the last stage's step on `topology`, such as "v5e:4x4", or on the devices that are here.
+    """The report of `cost_ahead` in words."""
+    state, cost = cost_ahead(config, topology)
+    return compile_report(f'diffusion on {topology or device_line()}', state, cost)
+
+
+def cost_ahead(config: ConfigDict, topology: str = '') -> tuple[TrainState, StepCost]:
+    """The abstract state and the cost of the last stage's step on `topology`, such as "v5e:4x4", or on what is here.
 
     Raises UserError for a topology that is unknown, a mesh that it cannot hold, and a step that does not fit its
     memory: by how much, and the setting that helps first.
@@ -51,10 +58,10 @@ def compile_ahead(config: ConfigDict, topology: str = '') -> str:
         if needed is None:
             raise
         raise UserError(_too_large(config, mesh, place, state, *needed)) from error
-    report = compile_report(f'diffusion on {place}', shapes, cost)
     if cost.fits is False and cost.chip is not None:
+        report = compile_report(f'diffusion on {place}', shapes, cost)
         raise UserError(f'{report}\n{_too_large(config, mesh, place, state, cost.memory, cost.chip.memory)}')
-    return report
+    return shapes, cost
 
 
 def _token_step(config: ConfigDict, mesh: Mesh) -> tuple[Step, Callable[[], TrainState], Tree]:

@@ -32,13 +32,22 @@ def accumulated(gradient: Gradient, parts: int) -> Gradient:
         return gradient
 
     def of_slices(params: Tree, codebook: Tree, batch: Any, key: jax.Array) -> Any:
-        def body(codebook: Tree, item: Any) -> Any:
+        def of_one(codebook: Tree, item: Any) -> Any:
             part, number = item
             (value, (codebook, metrics)), grads = gradient(params, codebook, part, jax.random.fold_in(key, number))
             return codebook, (value, metrics, grads)
 
-        codebook, results = jax.lax.scan(body, codebook, (sliced(batch, parts), jnp.arange(parts)))
-        value, metrics, grads = jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+        def body(carry: Any, item: Any) -> Any:
+            codebook, sums = carry
+            codebook, terms = of_one(codebook, item)
+            return (codebook, jax.tree.map(jnp.add, sums, terms)), None
+
+        # Summed on the way: all slices' gradients side by side would take the memory that slices are to save.
+        items = sliced(batch, parts), jnp.arange(parts)
+        shapes = jax.eval_shape(lambda items: of_one(codebook, jax.tree.map(lambda x: x[0], items))[1], items)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        (codebook, sums), _ = jax.lax.scan(body, (codebook, zeros), items)
+        value, metrics, grads = jax.tree.map(lambda x: x / parts, sums)
         return (value, (codebook, metrics)), grads
 
     return of_slices
