@@ -25,7 +25,7 @@ from vqdit.generation import Generator
 from vqdit.generation.generator import without_guidance
 from vqdit.tokenizers.frozen import encode_loosely, stack
 
-DRAWS = 4  # noise levels for every example
+DRAWS = 2  # noise levels for every example
 FLOW_EXAMPLES, FLOW_STEPS = 32, 32
 NOISED = 6.0
 """Log snr of the vectors whose density is measured: a twentieth of noise, which seldom makes a code another."""
