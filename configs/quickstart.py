@@ -19,20 +19,20 @@ def get_config() -> ConfigDict:
     # transformer to learn. Four times as many small ones were drawn worse.
     image = pixels_tokenizer(patch=8, widths=(128,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 8, 5, 5)})
     image.blocks = 2
-    image.training.update(optimizer='muon', steps=500, batch_size=32, learning_rate=8e-3, warmup_steps=50,
+    image.training.update(optimizer='muon', steps=450, batch_size=32, learning_rate=8e-3, warmup_steps=50,
                           ema_decay=0.98)
     audio = log_mel_tokenizer(patch=4, widths=(160,),
                               quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 8, 5, 5)})
     audio.update(window=500, hop=125)
-    audio.training.update(optimizer='muon', steps=500, batch_size=32, learning_rate=8e-3, warmup_steps=50,
+    audio.training.update(optimizer='muon', steps=650, batch_size=32, learning_rate=8e-3, warmup_steps=50,
                           ema_decay=0.98)
     config.tokenizers = ConfigDict({'image': image, 'audio': audio, 'text': text_tokenizer('words', length=12)})
 
     # Much of the training fills in several modalities at once, each at a noise level of its own: more to learn from
     # every example.
     config.diffusion.tasks = ConfigDict({
-        'text->image': 0.4, 'image->text': 1.2, 'text->audio': 1.3, 'audio->text': 2.2,
-        'image->audio': 2.0, 'audio->image': 1.5, '->image,audio,text': 2.0,
+        'text->image': 0.4, 'image->text': 1.2, 'text->audio': 1.2, 'audio->text': 2.5,
+        'image->audio': 2.2, 'audio->image': 1.5, '->image,audio,text': 2.0,
         'text->image,audio': 1.4, 'image->audio,text': 1.7, 'audio->image,text': 1.5,
     })
     config.diffusion.weighting = 'masked'
