@@ -1,4 +1,4 @@
-"""The built-in world on a laptop: image, audio and text, every direction, in twelve minutes on 2 CPU cores.
+"""The built-in world on a laptop: image, audio and text, every direction, in ten minutes on 2 CPU cores.
 
 No data and no network are needed. What it reaches stands in the README.
 """
