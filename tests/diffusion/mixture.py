@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from vqdit.diffusion.gaussian import Path
 
@@ -39,3 +40,17 @@ def clean_mean(path: Path):
         each = means + alpha * deviations**2 * pulls
         return jnp.sum(shares * each, axis=-1)
     return model
+
+
+def transported(path: Path, points: np.ndarray, start: float, stop: float) -> np.ndarray:
+    """Where the flow takes `points [n]` from one noise level to another, by quantiles, which it keeps."""
+    def cdf(z: np.ndarray, t: float) -> np.ndarray:
+        alpha, sigma = (float(part(jnp.asarray(t))) for part in (path.alpha, path.sigma))
+        return sum(w * stats.norm.cdf(z, alpha * m, np.hypot(alpha * d, sigma))
+                   for w, m, d in zip(WEIGHTS, MEANS, DEVIATIONS))
+    low, high = np.full_like(points, -10.0), np.full_like(points, 10.0)
+    for _ in range(80):
+        middle = 0.5 * (low + high)
+        below = cdf(middle, stop) < cdf(points, start)
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return middle

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from normal_flow import NODES, WEIGHTS, average_velocity, pairs
 
 from vqdit.diffusion.few_step import (
     SelfConditioned,
@@ -32,8 +33,6 @@ from vqdit.diffusion.samplers import DDIM, DPMSolverPlusPlus, sample_keys, solve
 DEVIATION = 0.7
 PATHS = [Flow(), Trigonometric()]
 RNG = np.random.default_rng(0)
-# A pair (x, noise) at each node stands for normal data and noise: expectations of squares are exact.
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(4)
 
 
 def _size(path, t):
@@ -41,21 +40,7 @@ def _size(path, t):
 
 
 def _average(path):
-    """The exact average velocity; in the limit r = t, the velocity."""
-    def average(z, r, t):
-        near = jnp.abs(t - r) < 1e-9
-        gap = jnp.where(near, 1.0, t - r)
-        far = (1.0 - _size(path, r) / _size(path, t)) / gap
-        slope = jax.vmap(jax.grad(lambda t: jnp.log(_size(path, t))))(t)
-        return jnp.where(near, slope, far)[:, None] * z
-    return average
-
-
-def _pairs():
-    """Data and noise [16, 1] at the nodes of a quadrature, and weights [16] that sum to 1."""
-    x, noise = (part.reshape(-1, 1) for part in np.meshgrid(NODES, NODES, indexing='ij'))
-    weights = np.outer(WEIGHTS, WEIGHTS).ravel()
-    return jnp.asarray(DEVIATION * x), jnp.asarray(noise), jnp.asarray(weights / weights.sum())
+    return average_velocity(lambda t: _size(path, t))
 
 
 def test_the_exact_average_velocity_is_its_own_target():
@@ -118,7 +103,7 @@ def test_shortcuts_of_the_exact_flow_agree_with_themselves(path):
 def test_the_gradient_vanishes_at_the_exact_flow_and_ignores_the_target(loss):
     """The mean over all pairs of data and noise, by quadrature, of d loss / d factor of the average velocity."""
     with jax.enable_x64(True):
-        x, noise, weights = _pairs()
+        x, noise, weights = pairs(DEVIATION)
         family = lambda factor: lambda z, r, t: factor * _average(Flow())(z, r, t)
         slope = jax.jit(jax.grad(lambda factor: jnp.sum(weights * loss(family(factor), x, noise))))
         assert abs(float(slope(1.0))) < 1e-10
@@ -153,7 +138,7 @@ def test_consistency_training_is_biased_by_the_distance_of_its_levels():
     """In the linear family the minimiser of (2) over all levels is a product of ratios in closed form: our loss has no
     slope there, and its distance to the exact function halves when the levels double."""
     with jax.enable_x64(True):
-        path, (x, noise, weights), gaps = Exploding(80.0), _pairs(), []
+        path, (x, noise, weights), gaps = Exploding(80.0), pairs(DEVIATION), []
         for steps in (64, 128):
             sigma = np.asarray(path.sigma(jnp.asarray(consistency_levels(path, steps, 0.01, 80.0), jnp.float64)))
             ratios = (DEVIATION**2 + sigma[:-1] * sigma[1:]) / (DEVIATION**2 + sigma[1:] ** 2)

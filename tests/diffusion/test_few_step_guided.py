@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from normal_flow import average_velocity, pairs
 
 from vqdit.diffusion.few_step import (
     MeanFlow,
@@ -25,7 +26,6 @@ from vqdit.diffusion.guidance import Interval, Scale
 
 SMALL, LARGE, WEIGHT = 0.5, 1.2, 2.5
 PATH, RNG = Flow(), np.random.default_rng(0)
-NODES, SHARES = np.polynomial.hermite_e.hermegauss(4)
 
 
 def _size(deviation, t):
@@ -37,20 +37,8 @@ def _guided_size(t, weight):
 
 
 def _average(weight):
-    """The exact average velocity under guidance: of the class alone at weight 1, of all at weight 0."""
-    def average(z, r, t):
-        near = jnp.abs(t - r) < 1e-9
-        far = (1.0 - _guided_size(r, weight) / _guided_size(t, weight)) / jnp.where(near, 1.0, t - r)
-        slope = jax.vmap(jax.grad(lambda t: jnp.log(_guided_size(t, weight))))(t)
-        return jnp.where(near, slope, far)[:, None] * z
-    return average
-
-
-def _pairs():
-    """Data of the class and noise [16, 1] at the nodes of a quadrature, and weights [16] that sum to 1."""
-    x, noise = (part.reshape(-1, 1) for part in np.meshgrid(NODES, NODES, indexing='ij'))
-    shares = np.outer(SHARES, SHARES).ravel()
-    return jnp.asarray(SMALL * x), jnp.asarray(noise), jnp.asarray(shares / shares.sum())
+    """Under guidance: of the class alone at weight 1, of all at weight 0."""
+    return average_velocity(lambda t: _guided_size(t, weight))
 
 
 @pytest.mark.parametrize('mixed', [0.0, 0.6])
@@ -73,7 +61,7 @@ def test_the_average_of_the_guided_flow_is_its_own_target(mixed):
 def test_the_gradient_of_guided_mean_flow_vanishes_at_the_guided_flow_alone():
     """The mean over all pairs, by quadrature, of d loss / d factor of the average velocity."""
     with jax.enable_x64(True):
-        x, noise, shares = _pairs()
+        x, noise, shares = pairs(SMALL)
         r, t = jnp.full(len(x), 0.2), jnp.full(len(x), 0.9)
 
         @partial(jax.jit, static_argnums=0)

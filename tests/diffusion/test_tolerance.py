@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import mixture
 import numpy as np
 import pytest
-from scipy import stats
 
 from vqdit.diffusion.gaussian import Trigonometric
 from vqdit.diffusion.samplers import SOLVERS, Adaptive, sample_keys
@@ -32,24 +31,9 @@ def _flow(tolerance):
     return lambda *times: np.asarray(run(*map(jnp.float64, times)))[:, 0, 0], asked
 
 
-def _quantiles(path, start, stop):
-    """Where the flow takes `POINTS` from one noise level to another."""
-    at = lambda t: (float(path.alpha(jnp.asarray(t))), float(path.sigma(jnp.asarray(t))))
-    def cdf(z, t):
-        alpha, sigma = at(t)
-        return sum(w * stats.norm.cdf(z, alpha * m, np.hypot(alpha * d, sigma))
-                   for w, m, d in zip(mixture.WEIGHTS, mixture.MEANS, mixture.DEVIATIONS))
-    low, high = np.full_like(POINTS, -10.0), np.full_like(POINTS, 10.0)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        below = cdf(middle, stop) < cdf(POINTS, start)
-        low, high = np.where(below, middle, low), np.where(below, high, middle)
-    return middle
-
-
 def test_one_step_follows_the_flow_within_its_tolerances_and_asks_as_often_as_they_need():
     with jax.enable_x64(True):
-        exact, errors, counts = _quantiles(PATH, 0.95, 0.05), [], []
+        exact, errors, counts = mixture.transported(PATH, POINTS, 0.95, 0.05), [], []
         for tolerance in (1e-2, 1e-8):
             flow, asked = _flow(tolerance)
             errors.append(np.abs(flow(0.95, 0.05) - exact).max())

@@ -108,8 +108,8 @@ def image_training(config: ConfigDict, latents: LatentTokenizer, variables: Vari
 
     def step(state: TrainState, batch: Any, root: jax.Array) -> tuple[TrainState, Metrics]:
         loss = image_loss(model, process.at(state.step), latents, variables, config.diffusion.label_dropout)
-        one = make_step(loss, optimizer, section.ema_decay, section.accumulate, further, reduce_dtype(section))
-        return one(state, batch, root)
+        taken = make_step(loss, optimizer, section.ema_decay, section.accumulate, further, reduce_dtype(section))
+        return taken(state, batch, root)
 
     return lambda: create_state(model.init(key, *inputs), optimizer, len(further)), step
 
