@@ -19,7 +19,7 @@ from vqdit.tokenizers.spec import TokenLayout, TokenSpec
 from vqdit.training.compilation import compile_step
 from vqdit.training.defaults import defaults
 from vqdit.training.diffusion_stage import diffusion_step
-from vqdit.training.sharding import abstract_batch, make_mesh, replicated, tree_shardings
+from vqdit.training.sharding import make_mesh, planned_arguments
 
 LAYOUT = TokenLayout({'image': TokenSpec((4, 4), 64), 'text': TokenSpec((8,), 32)})
 ROWS = 4
@@ -35,14 +35,10 @@ def measure(axis: str, devices: int) -> dict[str, Any]:
     config.mesh.update({'data': 1, axis: devices})
     mesh = make_mesh(config.mesh)
     step, create = diffusion_step(config, LAYOUT)
-    shapes = jax.eval_shape(create)
-    shardings = tree_shardings(shapes, config.sharding_rules, mesh)
-    place = lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies)
-    state = jax.tree.map(place, shapes, shardings)
     rows = jax.ShapeDtypeStruct((ROWS * devices, LAYOUT.length), jnp.int32)
-    root = place(jax.eval_shape(lambda: jax.random.key(0)), replicated(mesh))
-    _, cost = compile_step(step, shardings, mesh, state, abstract_batch({'codes': rows}, mesh), root)
-    least = 2 * (devices - 1) / devices * sum(4 * leaf.size for leaf in jax.tree.leaves(shapes.params))
+    arguments = planned_arguments(create, {'codes': rows}, config.sharding_rules, mesh)
+    _, cost = compile_step(step, mesh, *arguments)
+    least = 2 * (devices - 1) / devices * sum(4 * leaf.size for leaf in jax.tree.leaves(arguments[0].params))
     return {'devices': devices, 'bytes': cost.traffic.links, 'least': least,
             'ratio': cost.traffic.links / least if least else 1.0, 'kinds': dict(cost.traffic.collectives)}
 

@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     # transformer to learn. Four times as many small ones were drawn worse.
     image = pixels_tokenizer(patch=8, widths=(128,), quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 8, 5, 5)})
     image.blocks = 2
-    image.training.update(optimizer='muon', steps=450, batch_size=32, learning_rate=8e-3, warmup_steps=50,
+    image.training.update(optimizer='muon', steps=520, batch_size=32, learning_rate=8e-3, warmup_steps=50,
                           ema_decay=0.98)
     audio = log_mel_tokenizer(patch=4, widths=(160,),
                               quantizer={'name': 'finite_scalar', 'scalar_levels': (8, 8, 5, 5)})
@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     # Only the order of the codes tells how a pitch glides: audio->text named 56 % of the motions without summaries,
     # with them 88 %.
     config.diffusion.model.update(depth=3, summaries=('image', 'audio', 'text'), gate=0.5, unroll=3)
-    config.diffusion.training.update(optimizer='muon', steps=1800, batch_size=32, learning_rate=4e-3,
+    config.diffusion.training.update(optimizer='muon', steps=1900, batch_size=32, learning_rate=4e-3,
                                      warmup_steps=50, ema_decay=0.99)
     # A low temperature makes up for some of what ten minutes do not teach.
     config.diffusion.sampler.update(steps=16, temperature=0.5, batch_size=128)
@@ -47,6 +47,6 @@ def get_config() -> ConfigDict:
                                'audio->image')
     # Muon's orthogonalisation is done on every device, which costs more than a second device gains here.
     config.mesh.data = 1
-    config.checkpoints.every = 900
-    config.logging.samples_every = 1800
+    config.checkpoints.every = 950
+    config.logging.samples_every = 1900
     return config

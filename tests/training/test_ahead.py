@@ -12,7 +12,7 @@ from vqdit.training import ahead
 from vqdit.training.ahead import bytes_on_a_device, compile_ahead, first_remedy
 from vqdit.training.defaults import defaults, text_tokenizer
 from vqdit.training.image_defaults import image_defaults, published_autoencoder
-from vqdit.training.sharding import make_mesh, tree_shardings
+from vqdit.training.sharding import make_mesh, planned_tree
 from vqdit.training.topologies import check_topology
 
 
@@ -28,9 +28,8 @@ def _config(**mesh: int) -> ConfigDict:
 
 
 def _state(config: ConfigDict, size: int) -> dict:
-    shapes = {'mlp': {'out': {'kernel': jax.ShapeDtypeStruct((64, size), jnp.float32)}}}
-    places = tree_shardings(shapes, config.sharding_rules, make_mesh(config.mesh))
-    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places)
+    create = lambda: {'mlp': {'out': {'kernel': jnp.zeros((64, size))}}}
+    return planned_tree(create, config.sharding_rules, make_mesh(config.mesh))
 
 
 @pytest.mark.parametrize(('name', 'said'), [

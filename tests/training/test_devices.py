@@ -36,7 +36,7 @@ def _train(**axes: int):
     state = jax.jit(init, out_shardings=shardings)()
     step = make_step(diffusion_loss(model, Absorbing(), mixture), optimizer, 0.99)
     root, batch = jax.device_put(jax.random.key(1), replicated(mesh)), place_batch({'codes': codes}, mesh)
-    compiled, cost = compile_step(step, shardings, mesh, state, batch, root)
+    compiled, cost = compile_step(step, mesh, state, batch, root)
     for _ in range(STEPS):
         state, metrics = compiled(state, batch, root)
         jax.block_until_ready(metrics)

@@ -13,8 +13,8 @@ from vqdit.evaluation.rows import Row
 from vqdit.evaluation.tokenizers import measure_workdir
 from vqdit.files import write_json, write_text
 from vqdit.generation.outputs import write_samples
-from vqdit.training.image_factory import is_image_model
-from vqdit.training.pipeline import load_generator, tokenizers_alone
+from vqdit.training.image_factory import is_image_model, tokenizers_alone
+from vqdit.training.pipeline import load_generator
 from vqdit.training.workdir import load_config
 
 HEADER = ('task', 'metric', 'value', 'ceiling', 'unit', 'count')

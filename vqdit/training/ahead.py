@@ -3,7 +3,6 @@
 import logging
 import math
 import re
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +12,12 @@ from ml_collections import ConfigDict
 from vqdit.errors import UserError
 from vqdit.performance.chips import GIB
 from vqdit.performance.cost import StepCost
-from vqdit.training.compilation import Step, compile_report, compile_step
-from vqdit.training.diffusion_stage import diffusion_step
+from vqdit.training.compilation import compile_report, compile_step
 from vqdit.training.host import device_line
-from vqdit.training.image_factory import image_training, is_image_model, planned_latents
-from vqdit.training.pipeline import check_model, expected_layout, tokenizers_alone
-from vqdit.training.sharding import abstract_batch, make_mesh, replicated, tree_shardings
+from vqdit.training.image_factory import image_training, is_image_model, planned_latents, tokenizers_alone
+from vqdit.training.pipeline import check_model
+from vqdit.training.prepare import Planned, token_step
+from vqdit.training.sharding import make_mesh, planned_arguments
 from vqdit.training.state import TrainState, Tree
 from vqdit.training.topologies import topology_devices
 
@@ -45,36 +44,30 @@ def cost_ahead(config: ConfigDict, topology: str = '') -> tuple[TrainState, Step
     mesh = make_mesh(config.mesh, topology_devices(topology) if topology else None)
     place = topology or device_line()
     step, create, batch = _image_step(config) if is_image_model(config) else _token_step(config, mesh)
-    shapes = jax.eval_shape(create)
-    shardings = tree_shardings(shapes, config.sharding_rules, mesh)
-    state = jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, shardings)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    root = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=replicated(mesh))
+    arguments = planned_arguments(create, batch, config.sharding_rules, mesh)
+    state = arguments[0]
     logger.info('compiling for %s', place)
     try:
-        _, cost = compile_step(step, shardings, mesh, state, abstract_batch(batch, mesh), root)
+        _, cost = compile_step(step, mesh, *arguments)
     except jax.errors.JaxRuntimeError as error:
         needed = _needed_memory(str(error))
         if needed is None:
             raise
         raise UserError(_too_large(config, mesh, place, state, *needed)) from error
     if cost.fits is False and cost.chip is not None:
-        report = compile_report(f'diffusion on {place}', shapes, cost)
+        report = compile_report(f'diffusion on {place}', state, cost)
         raise UserError(f'{report}\n{_too_large(config, mesh, place, state, cost.memory, cost.chip.memory)}')
-    return shapes, cost
+    return state, cost
 
 
-def _token_step(config: ConfigDict, mesh: Mesh) -> tuple[Step, Callable[[], TrainState], Tree]:
-    """The step of the multimodal model, what makes its state, and its abstract batch."""
+def _token_step(config: ConfigDict, mesh: Mesh) -> Planned:
     if tokenizers_alone(config):
         raise UserError('diffusion.tasks is empty: a config of tokenizers alone has no diffusion step to compile')
     check_model(config, mesh)
-    layout = expected_layout(config)
-    return *diffusion_step(config, layout), {'codes': _integers(config, layout.length)}
+    return token_step(config)
 
 
-def _image_step(config: ConfigDict) -> tuple[Step, Callable[[], TrainState], Tree]:
-    """The step of an image DiT, what makes its state, and its abstract batch."""
+def _image_step(config: ConfigDict) -> Planned:
     latents = planned_latents(config)
     create, step = image_training(config, latents, {})
     return step, create, {'codes': _integers(config, latents.spec.length), 'label': _integers(config)}

@@ -8,17 +8,18 @@ from jax.sharding import Mesh
 
 from vqdit.performance.chips import find_chip
 from vqdit.performance.cost import StepCost, describe, step_cost
-from vqdit.training.sharding import placed_activations, replicated
-from vqdit.training.state import TrainState, Tree
+from vqdit.training.sharding import placed_activations, replicated, shardings_of
+from vqdit.training.state import TrainState
 
 Step = Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+Program = tuple[jax.stages.Compiled, StepCost]
 
 
-def compile_step(step: Step, shardings: Tree, mesh: Mesh, state: TrainState, batch: Any,
-                 root: jax.Array | jax.ShapeDtypeStruct) -> tuple[jax.stages.Compiled, StepCost]:
-    """The step for arguments like these, which may be abstract, and what it costs. The state is donated."""
+def compile_step(step: Step, mesh: Mesh, state: TrainState, batch: Any,
+                 root: jax.Array | jax.ShapeDtypeStruct) -> Program:
+    """The step for arguments like these, which may be planned ones, and what it costs. The state is donated."""
     with placed_activations(mesh):
-        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+        jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(state), replicated(mesh)))
         traced = jitted.trace(state, batch, root)
         compiled = traced.lower().compile()
     return compiled, step_cost(traced, compiled, mesh.size, find_chip(mesh.devices.flat[0].device_kind))

@@ -42,6 +42,11 @@ def is_image_model(config: ConfigDict) -> bool:
     return config.diffusion.model.get('name') == 'dit'
 
 
+def tokenizers_alone(config: ConfigDict) -> bool:
+    """Whether a config has no diffusion model."""
+    return not (is_image_model(config) or config.diffusion.tasks)
+
+
 def build_image_model(config: ConfigDict, latents: LatentTokenizer) -> DiT:
     """The network of `config.diffusion.model`; the variance is learned too, or its outputs left alone."""
     options = config.diffusion.model.to_dict()

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -20,7 +20,8 @@ from vqdit.training.compilation import Step, compile_report, compile_step
 from vqdit.training.interruption import Request, StopFlag
 from vqdit.training.keys import named_key
 from vqdit.training.logging import MetricsLog, Progress
-from vqdit.training.sharding import place_batch, replicated, tree_shardings
+from vqdit.training.programs import Programs
+from vqdit.training.sharding import place_batch, planned_tree, replicated, shardings_of
 from vqdit.training.state import TrainState, Tree
 from vqdit.training.watchdog import Watchdog
 
@@ -34,6 +35,8 @@ POLLED = 10
 class BatchSource(Protocol):
     """Batches as a pure function of the step."""
 
+    def at(self, step: int) -> Any: ...
+
     def iterate(self, start_step: int) -> Generator[Any, None, None]: ...
 
 
@@ -46,6 +49,7 @@ class Run:
     mesh: Mesh
     stop: StopFlag
     watchdog: Watchdog
+    programs: Programs = field(default_factory=Programs)
 
 
 @dataclass(frozen=True)
@@ -79,21 +83,18 @@ def fit(stage: Stage, create: Callable[[], TrainState], run: Run) -> TrainState:
     The result does not depend on how often the run was stopped and resumed. Raises Preempted after saving when a
     stop was asked for, and NonFiniteError after `reliability.max_skipped` bad steps in a row.
     """
-    shardings = tree_shardings(jax.eval_shape(create), run.config.sharding_rules, run.mesh)
+    planned = planned_tree(create, run.config.sharding_rules, run.mesh)
     with Checkpoints(f'{stage.folder}/checkpoints', keep=run.config.checkpoints.keep) as checkpoints:
-        state = _restore(checkpoints, create, shardings, stage)
+        state = _restore(checkpoints, planned, stage)
         if state is None:
-            state = jax.jit(create, out_shardings=shardings)()
+            state = jax.jit(create, out_shardings=shardings_of(planned))()
         if int(state.step) < stage.section.steps:
-            state = _train(stage, state, shardings, checkpoints, run)
+            state = _train(stage, state, checkpoints, run)
     return state
 
 
-def _restore(checkpoints: Checkpoints, create: Callable[[], TrainState], shardings: Tree,
-             stage: Stage) -> TrainState | None:
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-                            jax.eval_shape(create), shardings)
-    restored = checkpoints.restore({'state': abstract})
+def _restore(checkpoints: Checkpoints, planned: Tree, stage: Stage) -> TrainState | None:
+    restored = checkpoints.restore({'state': planned})
     if restored is None:
         return None
     step, trees, _ = restored
@@ -103,7 +104,7 @@ def _restore(checkpoints: Checkpoints, create: Callable[[], TrainState], shardin
     return trees['state']
 
 
-def _train(stage: Stage, state: TrainState, shardings: Tree, checkpoints: Checkpoints, run: Run) -> TrainState:
+def _train(stage: Stage, state: TrainState, checkpoints: Checkpoints, run: Run) -> TrainState:
     config, steps, everywhere = run.config, stage.section.steps, replicated(run.mesh)
     # Made under jit, which also reaches the devices of other processes.
     root = jax.jit(lambda: named_key(config.seed, stage.name), out_shardings=everywhere)()
@@ -111,7 +112,8 @@ def _train(stage: Stage, state: TrainState, shardings: Tree, checkpoints: Checkp
     with contextlib.closing(stage.batches.iterate(start)) as batches, _Journal(stage, start, config) as journal:
         first = place_batch(next(batches), run.mesh)
         run.watchdog.arm(f'compiling {stage.name}', factor=10)
-        compiled, journal.cost = compile_step(stage.step, shardings, run.mesh, state, first, root)
+        compiled, journal.cost = run.programs.take(
+            stage.name, lambda: compile_step(stage.step, run.mesh, state, first, root))
         logger.info(compile_report(stage.name, state, journal.cost))
         for number in range(start + 1, steps + 1):
             batch = first if number == start + 1 else place_batch(next(batches), run.mesh)

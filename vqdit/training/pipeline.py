@@ -19,12 +19,11 @@ from vqdit.errors import UserError, nearest
 from vqdit.generation import Generator
 from vqdit.generation.images import ImageGenerator
 from vqdit.registry import choose
-from vqdit.tokenizers.spec import TokenLayout, TokenSpec
+from vqdit.tokenizers.spec import TokenLayout
 from vqdit.training import diffusion_stage, host, image_stage, sampling, token_stage, tokenizer_stage
 from vqdit.training.adversary import build_adversary
 from vqdit.training.averages import check_averages
 from vqdit.training.factory import (
-    build_learned_tokenizer,
     build_model,
     build_process,
     check_kinds,
@@ -32,11 +31,14 @@ from vqdit.training.factory import (
 )
 from vqdit.training.gaussian import check_gaussian, is_gaussian
 from vqdit.training.gradients import reduce_dtype
-from vqdit.training.image_factory import is_image_model
+from vqdit.training.image_factory import is_image_model, tokenizers_alone
 from vqdit.training.interruption import StopFlag
+from vqdit.training.layouts import rough_layout
 from vqdit.training.loop import Run
 from vqdit.training.objective import WEIGHTINGS
 from vqdit.training.optimizers import build_optimizer
+from vqdit.training.prepare import prepare_programs
+from vqdit.training.programs import Programs
 from vqdit.training.sampler_settings import PATH, general
 from vqdit.training.sharding import check_batch, check_split, make_mesh
 from vqdit.training.watchdog import Watchdog
@@ -63,17 +65,13 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def _train_modalities(run: Run) -> None:
+    prepare_programs(run)
     tokenizers = tokenizer_stage.train_tokenizers(run)
     if tokenizers_alone(run.config):
         return
     layout = TokenLayout({name: tokenizer.spec for name, tokenizer in tokenizers.items()})
     token_stage.write_tokens(run, tokenizers, layout)
     diffusion_stage.train_diffusion(run, tokenizers, layout)
-
-
-def tokenizers_alone(config: ConfigDict) -> bool:
-    """Whether a config has no diffusion model."""
-    return not (is_image_model(config) or config.diffusion.tasks)
 
 
 def check_config(config: ConfigDict) -> None:
@@ -98,7 +96,7 @@ def _check_numbers(config: ConfigDict) -> None:
 def check_model(config: ConfigDict, mesh: Mesh) -> None:
     """The part of `check_config` that needs no data. Raises UserError."""
     check_kinds(config)
-    layout = TokenLayout({name: _token_spec(config, name) for name in config.tokenizers})
+    layout = rough_layout(config)
     for name in learned_modalities(config):
         _check_training(config.tokenizers[name].training, mesh)
         build_adversary(config, name)
@@ -133,32 +131,15 @@ def _check_diffusion(config: ConfigDict, layout: TokenLayout, mesh: Mesh) -> Non
     sampling.check_guidance(config, map(Task.parse, config.evaluation.tasks or config.diffusion.tasks))
 
 
-def expected_layout(config: ConfigDict) -> TokenLayout:
-    """The layout that training will find: captions are read for their vocabulary, nothing is written.
-
-    Raises DataError where captions cannot be read.
-    """
-    def spec(name: str) -> TokenSpec:
-        learned = name in learned_modalities(config)
-        return _token_spec(config, name) if learned else tokenizer_stage.make_text_tokenizer(config, name).spec
-    return TokenLayout({name: spec(name) for name in config.tokenizers})
-
-
-def _token_spec(config: ConfigDict, modality: str) -> TokenSpec:
-    """The layout of the tokens; the number of codes of a text is not known before its vocabulary is."""
-    if modality in learned_modalities(config):
-        return build_learned_tokenizer(config, modality).spec
-    return TokenSpec((config.tokenizers[modality].length,), 2)
-
-
 @contextlib.contextmanager
 def start_run(config: ConfigDict, workdir: Path) -> Iterator[Run]:
     """Opens the workdir for writing: its lock, its saved config, the stop flag and the watchdog."""
     with Lock(workdir):
         claim(workdir, config)
         logger.info('%s; workdir %s', host.device_line(), workdir)
-        with StopFlag(workdir) as stop, Watchdog(config.reliability.watchdog_seconds) as watchdog:
-            yield Run(config, workdir, make_mesh(config.mesh), stop, watchdog)
+        with (StopFlag(workdir) as stop, Watchdog(config.reliability.watchdog_seconds) as watchdog,
+              Programs() as programs):
+            yield Run(config, workdir, make_mesh(config.mesh), stop, watchdog, programs)
 
 
 def load_generator(workdir: str | Path, **overrides: Any) -> tuple[Generator, ConfigDict]:

@@ -6,7 +6,7 @@ leaf names the mesh axis of each of its own axes. Without a match a leaf is the 
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -141,6 +141,28 @@ def tree_shardings(tree: Tree, rules: Rules, mesh: Mesh) -> Tree:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def planned_tree(create: Callable[[], Tree], rules: Rules, mesh: Mesh) -> Tree:
+    """Shapes of what `create` makes, each with its sharding; nothing is computed."""
+    shapes = jax.eval_shape(create)
+    return jax.tree.map(lambda leaf, lies: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=lies),
+                        shapes, tree_shardings(shapes, rules, mesh))
+
+
+def shardings_of(tree: Tree) -> Tree:
+    """How the leaves of a tree lie, of arrays or of planned ones."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def planned_arguments(create: Callable[[], Tree], batch: Tree, rules: Rules, mesh: Mesh) -> tuple[Tree, Tree, Any]:
+    """The state, the batch and the root key of a training step, as `planned_tree` gives them.
+
+    Args:
+        batch: like those of all processes together; shapes are enough.
+    """
+    key = planned_tree(lambda: jax.random.key(0), (), mesh)
+    return planned_tree(create, rules, mesh), planned_batch(batch, mesh), key
+
+
 def _fitting(axes: Sequence[str | None], shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     # Rules name the last axes, so that stacked layers, which add one in front, need no rules of their own.
     padded = [None] * (len(shape) - len(axes)) + list(axes)
@@ -163,7 +185,7 @@ def check_split(what: str, count: int, mesh: Mesh, axis: str) -> None:
                         f'{", ".join(map(str, fitting))}')
 
 
-def abstract_batch(batch: Tree, mesh: Mesh) -> Tree:
+def planned_batch(batch: Tree, mesh: Mesh) -> Tree:
     """Shapes of global arrays with the sharding that `place_batch` gives them."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), batch)
