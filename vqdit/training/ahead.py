@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,12 @@ from ml_collections import ConfigDict
 from vqdit.errors import UserError
 from vqdit.performance.chips import GIB
 from vqdit.performance.cost import StepCost
-from vqdit.training.compilation import compile_report, compile_step
+from vqdit.training.compilation import Step, compile_report, compile_step
+from vqdit.training.diffusion_stage import diffusion_step
 from vqdit.training.host import device_line
 from vqdit.training.image_factory import image_training, is_image_model, planned_latents, tokenizers_alone
+from vqdit.training.layouts import expected_layout
 from vqdit.training.pipeline import check_model
-from vqdit.training.prepare import Planned, token_step
 from vqdit.training.sharding import make_mesh, planned_arguments
 from vqdit.training.state import TrainState, Tree
 from vqdit.training.topologies import topology_devices
@@ -26,6 +28,8 @@ REMATS = ('none', 'dots', 'full')
 REFUSALS = (r'[Uu]sed ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm',
             r'\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)')
 """How XLA says what a chip needs and what it has."""
+Planned = tuple[Step, Callable[[], TrainState], Tree]
+"""A training step, what makes the state before the first, and its batch, of which the shapes count."""
 UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -61,10 +65,12 @@ def cost_ahead(config: ConfigDict, topology: str = '') -> tuple[TrainState, Step
 
 
 def _token_step(config: ConfigDict, mesh: Mesh) -> Planned:
+    """That of the multimodal model, of tokenizers that need not be trained."""
     if tokenizers_alone(config):
         raise UserError('diffusion.tasks is empty: a config of tokenizers alone has no diffusion step to compile')
     check_model(config, mesh)
-    return token_step(config)
+    layout = expected_layout(config)
+    return *diffusion_step(config, layout), {'codes': _integers(config, layout.length)}
 
 
 def _image_step(config: ConfigDict) -> Planned:

@@ -12,11 +12,10 @@ from vqdit.training.sharding import placed_activations, replicated, shardings_of
 from vqdit.training.state import TrainState
 
 Step = Callable[[TrainState, Any, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
-Program = tuple[jax.stages.Compiled, StepCost]
 
 
 def compile_step(step: Step, mesh: Mesh, state: TrainState, batch: Any,
-                 root: jax.Array | jax.ShapeDtypeStruct) -> Program:
+                 root: jax.Array | jax.ShapeDtypeStruct) -> tuple[jax.stages.Compiled, StepCost]:
     """The step for arguments like these, which may be planned ones, and what it costs. The state is donated."""
     with placed_activations(mesh):
         jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(state), replicated(mesh)))

@@ -78,11 +78,6 @@ def diffusion_step(config: ConfigDict, layout: TokenLayout, tokenizers: Mapping[
     return step, lambda: create_state(_init(model, config), optimizer, len(further))
 
 
-def reads_tokenizers(config: ConfigDict) -> bool:
-    """Whether the training step holds something of the trained tokenizers."""
-    return is_gaussian(config) or config.diffusion.process.get('name') == 'code_distance'
-
-
 def _loss(config: ConfigDict, model: MultimodalDiT, tokenizers: Mapping[str, Tokenizer] | None) -> Loss:
     mixture = TaskMixture(dict(config.diffusion.tasks), model.layout)
     if not is_gaussian(config):

@@ -17,8 +17,8 @@ def prepare_host(cpu_devices: int = 0) -> str:
     """Sets the allocator and the number of virtual CPU devices; returns a line that says what was done.
 
     XLA's CPU client frees and maps its large buffers at every step; glibc is told to keep them. As many virtual
-    devices as cores keep all cores busy where XLA's convolutions leave some idle. LLVM is told to optimise less, which
-    compiles a quarter faster and steps as fast.
+    devices as cores keep all cores busy where XLA's convolutions leave some idle. XLA is told to optimise less, and to
+    use its older emitters where it has them, which compiles nearly twice as fast and steps at least as fast.
 
     Args:
         cpu_devices: virtual CPU devices, 0 for one a core; accelerators are not affected.
@@ -52,9 +52,12 @@ def _accelerator_expected() -> bool:
 
 
 def _compile_faster() -> None:
+    settings = {'xla_backend_optimization_level': '1'}
+    if jax.__version_info__ < (0, 11):  # Later ones lack it, and a flag that XLA does not know ends the process.
+        settings['xla_cpu_use_fusion_emitters'] = 'false'
     flags = os.environ.get('XLA_FLAGS', '')
-    if 'xla_backend_optimization_level' not in flags:
-        os.environ['XLA_FLAGS'] = f'{flags} --xla_backend_optimization_level=1'.strip()
+    added = [f'--{name}={value}' for name, value in settings.items() if name not in flags]
+    os.environ['XLA_FLAGS'] = ' '.join([flags, *added]).strip()
 
 
 def _keep_freed_memory() -> bool:

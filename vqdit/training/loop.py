@@ -4,7 +4,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -20,7 +20,6 @@ from vqdit.training.compilation import Step, compile_report, compile_step
 from vqdit.training.interruption import Request, StopFlag
 from vqdit.training.keys import named_key
 from vqdit.training.logging import MetricsLog, Progress
-from vqdit.training.programs import Programs
 from vqdit.training.sharding import place_batch, planned_tree, replicated, shardings_of
 from vqdit.training.state import TrainState, Tree
 from vqdit.training.watchdog import Watchdog
@@ -35,8 +34,6 @@ POLLED = 10
 class BatchSource(Protocol):
     """Batches as a pure function of the step."""
 
-    def at(self, step: int) -> Any: ...
-
     def iterate(self, start_step: int) -> Generator[Any, None, None]: ...
 
 
@@ -49,7 +46,6 @@ class Run:
     mesh: Mesh
     stop: StopFlag
     watchdog: Watchdog
-    programs: Programs = field(default_factory=Programs)
 
 
 @dataclass(frozen=True)
@@ -112,8 +108,7 @@ def _train(stage: Stage, state: TrainState, checkpoints: Checkpoints, run: Run) 
     with contextlib.closing(stage.batches.iterate(start)) as batches, _Journal(stage, start, config) as journal:
         first = place_batch(next(batches), run.mesh)
         run.watchdog.arm(f'compiling {stage.name}', factor=10)
-        compiled, journal.cost = run.programs.take(
-            stage.name, lambda: compile_step(stage.step, run.mesh, state, first, root))
+        compiled, journal.cost = compile_step(stage.step, run.mesh, state, first, root)
         logger.info(compile_report(stage.name, state, journal.cost))
         for number in range(start + 1, steps + 1):
             batch = first if number == start + 1 else place_batch(next(batches), run.mesh)

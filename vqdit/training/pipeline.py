@@ -37,8 +37,6 @@ from vqdit.training.layouts import rough_layout
 from vqdit.training.loop import Run
 from vqdit.training.objective import WEIGHTINGS
 from vqdit.training.optimizers import build_optimizer
-from vqdit.training.prepare import prepare_programs
-from vqdit.training.programs import Programs
 from vqdit.training.sampler_settings import PATH, general
 from vqdit.training.sharding import check_batch, check_split, make_mesh
 from vqdit.training.watchdog import Watchdog
@@ -65,7 +63,6 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
 
 def _train_modalities(run: Run) -> None:
-    prepare_programs(run)
     tokenizers = tokenizer_stage.train_tokenizers(run)
     if tokenizers_alone(run.config):
         return
@@ -137,9 +134,8 @@ def start_run(config: ConfigDict, workdir: Path) -> Iterator[Run]:
     with Lock(workdir):
         claim(workdir, config)
         logger.info('%s; workdir %s', host.device_line(), workdir)
-        with (StopFlag(workdir) as stop, Watchdog(config.reliability.watchdog_seconds) as watchdog,
-              Programs() as programs):
-            yield Run(config, workdir, make_mesh(config.mesh), stop, watchdog, programs)
+        with StopFlag(workdir) as stop, Watchdog(config.reliability.watchdog_seconds) as watchdog:
+            yield Run(config, workdir, make_mesh(config.mesh), stop, watchdog)
 
 
 def load_generator(workdir: str | Path, **overrides: Any) -> tuple[Generator, ConfigDict]:

@@ -2,7 +2,6 @@
 
 import io
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +55,9 @@ def make_text_tokenizer(config: ConfigDict, modality: str) -> TextTokenizer:
 
 def train_tokenizer(run: Run, modality: str) -> FrozenTokenizer:
     """Trains a tokenizer to its last step and freezes its averaged parameters."""
-    tokenizer, folder = build_learned_tokenizer(run.config, modality), _folder(run, modality)
-    frozen = freeze(tokenizer, fit(*plan(run, modality), run))
-    if not (folder / 'latents.json').exists():
-        write_statistics(folder, frozen, _first(load(run.config.data, 'train', modalities=(modality,)), modality))
-    return frozen
-
-
-def plan(run: Run, modality: str) -> tuple[Stage, Callable[[], TrainState]]:
-    """The training of a tokenizer, and what makes the state before its first step."""
-    tokenizer, folder = build_learned_tokenizer(run.config, modality), _folder(run, modality)
-    section, training = run.config.tokenizers[modality].training, build_training(run.config, modality, tokenizer)
+    tokenizer = build_learned_tokenizer(run.config, modality)
+    section, folder = run.config.tokenizers[modality].training, _folder(run, modality)
+    training = build_training(run.config, modality, tokenizer)
     key = named_key(run.config.seed, f'{modality} tokenizer, first parameters')
     train, test = (load(run.config.data, split, modalities=(modality,)) for split in ('train', 'test'))
     initial = initial_variables(run.config, modality, tokenizer)
@@ -80,7 +71,10 @@ def plan(run: Run, modality: str) -> tuple[Stage, Callable[[], TrainState]]:
         batches=Batches(train, section.batch_size, run.config.seed,
                         collate=lambda examples: stack([{modality: example[modality]} for example in examples])),
         companions={}, show=show)
-    return stage, lambda: training.create(initial(key), key)
+    frozen = freeze(tokenizer, fit(stage, lambda: training.create(initial(key), key), run))
+    if not (folder / 'latents.json').exists():
+        write_statistics(folder, frozen, _first(train, modality))
+    return frozen
 
 
 def show_health(folder: Path, modality: str, tokenizer: FrozenTokenizer, test: Dataset,
