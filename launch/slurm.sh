@@ -23,9 +23,17 @@ python=${PYTHON:-.venv/bin/python}
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((${SLURM_GPUS_ON_NODE:-1} - 1)))
 export JAX_LOCAL_DEVICE_IDS
 
+# All tasks that were asked to stop end with 75. As srun kills the rest when one ends badly, and then tells of the
+# killed ones, such an end is noted in a file and is no bad one.
+stopped=$workdir/stopped-$SLURM_JOB_ID
+rm -f "$stopped"
+export stopped
 code=0
-srun --kill-on-bad-exit=1 "$python" train.py --config="$config" --workdir="$workdir" "$@" || code=$?
-if [ "$code" -eq 75 ]; then
+srun --kill-on-bad-exit=1 bash -c 'code=0; "$@" || code=$?; if [ $code -eq 75 ]; then touch "$stopped"; code=0; fi; exit $code' \
+  task "$python" train.py --config="$config" --workdir="$workdir" "$@" || code=$?
+if [ "$code" -eq 0 ] && [ -e "$stopped" ]; then
+  rm "$stopped"
   scontrol requeue "$SLURM_JOB_ID"
+  exit 75
 fi
 exit "$code"

@@ -20,6 +20,27 @@ def test_shell_parses_and_runs_from_the_first_line(path):
     assert done.returncode and 'usage: ' in done.stderr
 
 
+SRUN = """#!/bin/bash
+# Two tasks; when one ends badly the other is killed, and srun ends as the worst of them did.
+while [[ $1 == --* ]]; do shift; done
+"$@" && "$@" || exit 137
+"""
+
+
+@pytest.mark.parametrize(('ends', 'code', 'requeued'), [(0, 0, ''), (75, 75, 'requeue 7'), (3, 137, '')])
+def test_a_job_that_was_asked_to_stop_is_queued_again_and_no_other(tmp_path, ends, code, requeued):
+    scripts = {'srun': SRUN, 'scontrol': f'#!/bin/bash\necho "$@" > {tmp_path}/told\n',
+               'python': f'#!/bin/bash\nexit {ends}\n'}
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    environment = {'PATH': f'{tmp_path}:/usr/bin:/bin', 'SLURM_JOB_ID': '7', 'PYTHON': 'python'}
+    done = subprocess.run([ROOT / 'launch' / 'slurm.sh', 'config.py', tmp_path], env=environment)
+    told = tmp_path / 'told'
+    assert (done.returncode, told.read_text().strip() if told.exists() else '') == (code, requeued)
+    assert not list(tmp_path.glob('stopped-*'))
+
+
 def test_the_manifest_is_a_job_set_of_as_many_hosts_as_its_slice_has():
     yaml = pytest.importorskip('yaml')
     manifest = yaml.safe_load((ROOT / 'launch' / 'gke.yaml').read_text())

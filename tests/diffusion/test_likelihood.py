@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import mixture
@@ -16,6 +18,8 @@ from vqdit.diffusion.likelihood import (
     pointwise_mutual_information,
 )
 from vqdit.diffusion.schedules import Cosine, Linear
+
+ABSORBING, DRAWS = Absorbing(), 20_000
 
 
 def _bound_by_quadrature(probabilities: np.ndarray, x: np.ndarray) -> float:
@@ -38,56 +42,42 @@ def test_bound_is_exact_for_the_exact_posterior():
         assert abs(_bound_by_quadrature(probabilities, toy.STATES[state]) + np.log(probabilities[state])) < 1e-10
 
 
-def test_estimate_agrees_with_the_truth_for_every_schedule():
-    probabilities, draws = toy.joint(), 20_000
-    x = toy.STATES[7]
-    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (draws, toy.LENGTH))
-    roles = jnp.full(codes.shape, GENERATED)
-    for schedule in (Linear(), Cosine()):
-        estimates = np.asarray(negative_log_likelihood_bound(
-            jax.random.key(0), Absorbing(schedule), toy.denoiser(probabilities), toy.LAYOUT, codes, roles), np.float64)
-        error = estimates.std() / np.sqrt(draws)
-        assert abs(estimates.mean() + np.log(probabilities[7])) < 4 * error
+@functools.partial(jax.jit, static_argnums=3)
+def _bounds(key, codes, roles, process):
+    codes, roles = (jnp.broadcast_to(row[None], (DRAWS, toy.LENGTH)) for row in (codes, roles))
+    if process is None:
+        return masked_count_bound(key, toy.denoiser(toy.joint()), toy.LAYOUT, codes, roles)
+    return negative_log_likelihood_bound(key, process, toy.denoiser(toy.joint()), toy.LAYOUT, codes, roles)
+
+
+def _estimates(state, roles, seed, process=ABSORBING):
+    """Of the same state many times; without a process by counting masked tokens."""
+    codes, roles = jnp.asarray(toy.STATES[state], jnp.int32), jnp.asarray(roles, jnp.int32)
+    return np.asarray(_bounds(jax.random.key(seed), codes, roles, process), np.float64)
+
+
+@pytest.mark.parametrize('schedule', [Linear(), Cosine()])
+def test_estimate_agrees_with_the_truth_for_every_schedule(schedule):
+    estimates = _estimates(7, [GENERATED] * 3, 0, Absorbing(schedule))
+    assert abs(estimates.mean() + np.log(toy.joint()[7])) < 4 * estimates.std() / np.sqrt(DRAWS)
 
 
 def test_given_tokens_condition_and_cost_nothing():
-    probabilities, draws = toy.joint(), 20_000
-    x = toy.STATES[11]
-    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (draws, toy.LENGTH))
-    roles = jnp.broadcast_to(jnp.array([GIVEN, GENERATED, GENERATED])[None], codes.shape)
-    estimates = np.asarray(negative_log_likelihood_bound(
-        jax.random.key(1), Absorbing(), toy.denoiser(probabilities), toy.LAYOUT, codes, roles), np.float64)
-    same_first = toy.STATES[:, 0] == x[0]
-    truth = -np.log(probabilities[11] / probabilities[same_first].sum())
-    assert abs(estimates.mean() - truth) < 4 * estimates.std() / np.sqrt(draws)
+    p, estimates = toy.joint(), _estimates(11, [GIVEN, GENERATED, GENERATED], 1)
+    truth = -np.log(p[11] / p[toy.STATES[:, 0] == toy.STATES[11, 0]].sum())
+    assert abs(estimates.mean() - truth) < 4 * estimates.std() / np.sqrt(DRAWS)
 
 
 def test_absent_tokens_do_not_count():
-    probabilities, draws = toy.joint(), 20_000
-    x = toy.STATES[11]
-    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (draws, toy.LENGTH))
-    roles = jnp.broadcast_to(jnp.array([ABSENT, ABSENT, GENERATED])[None], codes.shape)
-    estimates = np.asarray(negative_log_likelihood_bound(
-        jax.random.key(2), Absorbing(), toy.denoiser(probabilities), toy.LAYOUT, codes, roles), np.float64)
-    truth = -np.log(probabilities[toy.STATES[:, 2] == x[2]].sum())
-    assert abs(estimates.mean() - truth) < 4 * estimates.std() / np.sqrt(draws)
-
-
-def _count_bounds(roles, x, draws=20_000, seed=3):
-    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (draws, toy.LENGTH))
-    roles = jnp.broadcast_to(jnp.array(roles)[None], codes.shape)
-    return jax.jit(lambda key: masked_count_bound(key, toy.denoiser(toy.joint()), toy.LAYOUT, codes, roles))(
-        jax.random.key(seed))
+    estimates = _estimates(11, [ABSENT, ABSENT, GENERATED], 2)
+    truth = -np.log(toy.joint()[toy.STATES[:, 2] == toy.STATES[11, 2]].sum())
+    assert abs(estimates.mean() - truth) < 4 * estimates.std() / np.sqrt(DRAWS)
 
 
 def test_counting_masked_tokens_has_the_same_mean_with_less_variance():
-    p, x = toy.joint(), toy.STATES[7]
-    values = np.asarray(_count_bounds([GENERATED] * 3, x), np.float64)
-    assert abs(values.mean() + np.log(p[7])) < 4 * values.std() / np.sqrt(len(values))
-    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (20_000, toy.LENGTH))
-    plain = np.asarray(negative_log_likelihood_bound(
-        jax.random.key(0), Absorbing(), toy.denoiser(p), toy.LAYOUT, codes, jnp.full(codes.shape, GENERATED)))
-    assert values.std() < 0.8 * plain.std()
+    values = _estimates(7, [GENERATED] * 3, 3, None)
+    assert abs(values.mean() + np.log(toy.joint()[7])) < 4 * values.std() / np.sqrt(DRAWS)
+    assert values.std() < 0.8 * _estimates(7, [GENERATED] * 3, 0).std()
     mean, margin = estimate(jnp.asarray(values))
     assert margin == pytest.approx(1.96 * values.std(ddof=1) / np.sqrt(len(values)), rel=1e-3)
     assert estimate(jnp.asarray(values)).bits(3).mean == pytest.approx(float(mean) / 3 / np.log(2), rel=1e-5)
@@ -95,20 +85,20 @@ def test_counting_masked_tokens_has_the_same_mean_with_less_variance():
 
 def test_chain_rule_of_the_exact_toy():
     """-log p(a, b) = -log p(a) - log p(b | a), each by its own bound, in both orders."""
-    p, x = toy.joint(), toy.STATES[11]
-    whole = estimate(_count_bounds([GENERATED] * 3, x))
+    counted = lambda roles: estimate(jnp.asarray(_estimates(11, roles, 3, None)))
+    whole = counted([GENERATED] * 3)
     for first in ([0], [1, 2]):
         alone = [GENERATED if i in first else ABSENT for i in range(3)]
         rest = [GIVEN if i in first else GENERATED for i in range(3)]
-        parts = [estimate(_count_bounds(roles, x)) for roles in (alone, rest)]
+        parts = [counted(roles) for roles in (alone, rest)]
         margin = np.sqrt(sum(float(part.margin) ** 2 for part in (whole, *parts)))
         assert abs(float(whole.mean) - sum(float(part.mean) for part in parts)) < 2 * margin
-    assert abs(float(whole.mean) + np.log(p[11])) < 2 * float(whole.margin)
+    assert abs(float(whole.mean) + np.log(toy.joint()[11])) < 2 * float(whole.margin)
 
 
 def test_pointwise_mutual_information():
-    p, x, draws = toy.joint(), toy.STATES[11], 20_000
-    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (draws, toy.LENGTH))
+    p, x = toy.joint(), toy.STATES[11]
+    codes = jnp.broadcast_to(jnp.asarray(x, jnp.int32)[None], (DRAWS, toy.LENGTH))
     roles = jnp.broadcast_to(jnp.array([GIVEN, GENERATED, GENERATED])[None], codes.shape)
     bound = lambda key, codes, roles: masked_count_bound(key, toy.denoiser(p), toy.LAYOUT, codes, roles)
     found = estimate(jax.jit(lambda key: pointwise_mutual_information(key, bound, codes, roles))(jax.random.key(5)))

@@ -1,5 +1,6 @@
 """Solvers on a Gaussian mixture whose flow is known: orders, identities and laws."""
 
+import functools
 from dataclasses import dataclass
 
 import jax
@@ -30,9 +31,13 @@ from vqdit.errors import UserError
 START, STOP = 0.95, 0.05
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(solver, path, grid, z, keys):
+    return solve(solver, mixture.clean_mean(path), path, z, grid, keys)
+
+
 def _solve(solver, path, grid, z, key=None):
-    run = jax.jit(lambda z, keys: solve(solver, mixture.clean_mean(path), path, z, jnp.asarray(grid), keys))
-    return np.asarray(run(jnp.asarray(z), _keys(len(z), jax.random.key(0) if key is None else key)))
+    return np.asarray(_compiled(solver, path, jnp.asarray(grid), jnp.asarray(z), _keys(len(z), key)))
 
 
 def _keys(count, key=None):

@@ -100,10 +100,10 @@ def test_the_bound_is_the_likelihood_of_the_codes(path):
     space = CodeSpace(Gaussian(path, PREDICTIONS['clean']), VECTORS)
     codes = jnp.broadcast_to(jnp.asarray(toy.STATES[state], jnp.int32)[None], (draws, toy.LENGTH))
     same_first = toy.STATES[:, 0] == toy.STATES[state, 0]
+    run = jax.jit(lambda key, roles: vector_bound(key, space, _denoiser(path, roles), codes, roles))
     for first, truth in ((GENERATED, -np.log(p[state])), (GIVEN, -np.log(p[state] / p[same_first].sum()))):
         roles = jnp.broadcast_to(jnp.asarray([first, GENERATED, GENERATED])[None], codes.shape)
-        run = jax.jit(lambda key, roles=roles: vector_bound(key, space, _denoiser(path, roles), codes, roles))
-        values = np.asarray(run(jax.random.key(3)), np.float64)
+        values = np.asarray(run(jax.random.key(3), roles), np.float64)
         assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(draws) + 2e-3
 
 

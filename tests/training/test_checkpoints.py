@@ -220,7 +220,7 @@ def assert_refused_or_identical(folder, caplog) -> bool:
     return restored.step == 2
 
 
-@pytest.mark.parametrize('count', [8, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('count', [4, pytest.param(300, marks=pytest.mark.slow)])
 def test_flipped_bits_are_refused_or_harmless(folder, tmp_path, caplog, count):
     generator, refused = random.Random(count), 0
     shutil.copytree(folder / '3', tmp_path / 'copy')
@@ -240,7 +240,7 @@ def test_every_flip_in_the_array_data_is_refused(folder, caplog):
     assert assert_refused_or_identical(folder, caplog)
 
 
-@pytest.mark.parametrize('every', [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('every', [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_truncated_files_are_refused_or_harmless(folder, tmp_path, caplog, every):
     shutil.copytree(folder / '3', tmp_path / 'copy')
     for number, name in enumerate(path.relative_to(folder / '3') for path in files_of(folder / '3')[::every]):
@@ -362,7 +362,7 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.parametrize('trials', [4, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('trials', [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_kill_9_always_leaves_the_newest_checkpoint_whole(tmp_path, trials, caplog):
     generator = random.Random(trials)
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}

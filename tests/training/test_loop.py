@@ -104,7 +104,7 @@ def test_one_bad_batch_is_skipped_and_many_end_the_run(tmp_path):
     state = _fit(tmp_path / 'one', batches=Batches(poisoned=(4,)))
     assert np.isfinite(np.asarray(state.params['w'])).all() and int(state.step) == 10
     assert [row['skipped'] for row in _rows(tmp_path / 'one')] == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
-    with pytest.raises(NonFiniteError, match='3 steps up to step 7'):
+    with pytest.raises(NonFiniteError, match=r'3 steps up to step 7 \(loss nan\)'):
         _fit(tmp_path / 'many', batches=Batches(poisoned=range(4, 10)))
 
 

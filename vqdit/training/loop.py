@@ -157,9 +157,11 @@ class _Journal:
     def read(self, number: int, metrics: dict[str, jax.Array]) -> None:
         skipped = int(metrics['skipped'])
         if skipped > self._config.reliability.max_skipped:
-            raise NonFiniteError(f'{self._stage.name}: the loss or its gradient was not finite for {skipped} steps '
-                                 f'up to step {number} (loss {float(metrics["loss"])}, gradient norm '
-                                 f'{float(metrics["gradient_norm"])}); lower the learning rate or check the data')
+            found = {name: float(value) for name, value in metrics.items()}
+            bad = {name: value for name, value in found.items() if not math.isfinite(value)} or {'loss': found['loss']}
+            raise NonFiniteError(f'{self._stage.name}: a loss or a gradient was not finite for {skipped} steps up to '
+                                 f'step {number} ({", ".join(f"{name} {value}" for name, value in bad.items())}); '
+                                 'lower the learning rate or check the data')
         for line in self._collapse.read(metrics):
             logger.warning('%s, step %d: %s', self._stage.name, number, line)
         self._progress.update(number, {name: value for name, value in metrics.items() if name in SHOWN})
