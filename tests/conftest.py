@@ -1,5 +1,6 @@
 """Strict numerics and eight virtual CPU devices for every test."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -17,11 +18,19 @@ if jax.__version_info__ < (0, 11):
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_disable_most_optimizations', True)
+# Where a compiled operation comes from is told by the traced program already.
+jax.config.update('jax_traceback_in_locations_limit', 0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file comes first, so that no process is left alone with it at the end."""
     items.sort(key=lambda item: item.path.name != 'test_end_to_end.py')
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
