@@ -21,7 +21,7 @@ SMALL = {
     'tokenizers.audio.training.batch_size': 8, 'diffusion.model.width': 32, 'diffusion.model.depth': 1,
     'diffusion.model.heads': 2, 'diffusion.training.steps': 30, 'diffusion.training.batch_size': 8,
     'diffusion.sampler.steps': 2, 'diffusion.sampler.batch_size': 8, 'evaluation.examples': 8,
-    'checkpoints.every': 3, 'logging.every': 1, 'logging.samples_every': 1000,
+    'checkpoints.every': 5, 'logging.every': 1, 'logging.samples_every': 1000,
     'evaluation.tasks': "('text->image','image->text','text->audio','audio->text')",
 }
 

@@ -1,8 +1,10 @@
-"""Blocks of neighbouring positions folded into channels, and back: patches in any number of dimensions."""
+"""Neighbouring positions folded into channels, in any number of dimensions: blocks and back, or all around one."""
 
+import itertools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 
 
 def space_to_depth(x: jax.Array, patch: Sequence[int]) -> jax.Array:
@@ -24,3 +26,12 @@ def depth_to_space(x: jax.Array, patch: Sequence[int]) -> jax.Array:
     order = [axis for i in range(rank) for axis in (1 + i, 1 + rank + i)]
     x = x.transpose(0, *order, 2 * rank + 1)
     return x.reshape(batch, *(side * step for side, step in zip(size, patch)), -1)
+
+
+def with_neighbours(x: jax.Array) -> jax.Array:
+    """Every position with those around it, zeros beyond the edge: [B, *size, C] -> [B, *size, 3^rank * C]."""
+    _, *size, _ = x.shape
+    padded = jnp.pad(x, ((0, 0), *((1, 1),) * len(size), (0, 0)))
+    shifts = itertools.product(range(3), repeat=len(size))
+    return jnp.concatenate([padded[:, *(slice(shift, shift + side) for shift, side in zip(by, size))]
+                            for by in shifts], axis=-1)

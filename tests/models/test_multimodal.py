@@ -16,7 +16,7 @@ PATCHES = FrozenDict({'image': 2, 'audio': 2})
 
 
 def _model(**options):
-    return MultimodalDiT(LAYOUT, PATCHES, **({'width': 16, 'depth': 2, 'heads': 2} | options))
+    return MultimodalDiT(LAYOUT, **({'patches': PATCHES, 'width': 16, 'depth': 2, 'heads': 2} | options))
 
 
 def _inputs(batch=2, seed=0):
@@ -105,6 +105,21 @@ def test_a_summary_tells_the_order_of_tokens_without_attention():
     before, after = summary(codes), summary(swapped)
     assert float(jnp.abs(before['summary_text'] - after['summary_text']).max()) > 0.01
     np.testing.assert_array_equal(before['summary_image'], after['summary_image'])
+
+
+def test_neighbours_are_embedded_with_a_place_and_no_others_are():
+    model, (codes, clock) = _model(patches=FrozenDict({}), neighbours=('image',)), _inputs()
+    params = jax.jit(model.init)(jax.random.key(1), codes, clock)
+
+    @jax.jit
+    def embedded(codes):
+        named = lambda module, _: module.name == 'fold_image'
+        return model.apply(params, codes, clock, capture_intermediates=named)[1]['intermediates']['fold_image']
+
+    changed = codes.at[:, 0].set((codes[:, 0] + 1) % 7)
+    before, after = (embedded(x)['__call__'][0] for x in (codes, changed))
+    moved = (before != after).any(axis=(0, 2)).reshape(4, 4)
+    np.testing.assert_array_equal(moved, np.pad(np.ones((2, 2), bool), (0, 2)))
 
 
 @pytest.mark.parametrize('remat', ['full', 'dots'])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vqdit.folding import depth_to_space, space_to_depth
+from vqdit.folding import depth_to_space, space_to_depth, with_neighbours
 from vqdit.tokenizers.autoencoder import Autoencoder
 from vqdit.tokenizers.quantizers import FiniteScalarQuantizer, VectorQuantizer
 
@@ -35,6 +35,13 @@ def test_folding_into_channels_is_undone(rank):
     folded = space_to_depth(x, patch)
     assert folded.shape[1:-1] == tuple(s // p for s, p in zip(SIZES[rank], patch))
     np.testing.assert_array_equal(depth_to_space(folded, patch), x)
+
+
+def test_neighbours_are_those_around_and_zeros_beyond_the_edge():
+    x = np.arange(1.0, 13.0).reshape(1, 3, 4, 1)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(x[0, :, :, 0], 1), (3, 3)).reshape(1, 3, 4, 9)
+    np.testing.assert_array_equal(with_neighbours(jnp.asarray(x)), around)
+    np.testing.assert_array_equal(with_neighbours(jnp.asarray(x[:, 0]))[0, :, 0], [0, 1, 2, 3])
 
 
 def test_a_patch_is_a_block_of_neighbours():

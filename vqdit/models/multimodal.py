@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vqdit.errors import UserError
-from vqdit.folding import depth_to_space, space_to_depth
+from vqdit.folding import depth_to_space, space_to_depth, with_neighbours
 from vqdit.models.attention import Implementation, rotary_angles
 from vqdit.models.blocks import REMAT_POLICIES, clock_features, modulate, stack_of_blocks
 from vqdit.models.codes import CodeEmbedding, CodeHead
@@ -53,6 +53,7 @@ class MultimodalDiT(nn.Module):
         layout: the modalities and their tokens; N is its length.
         patches: side of the blocks of positions that are folded, by modality; 1 where nothing is said.
         summaries: the modalities that have a summary.
+        neighbours: the modalities whose places are embedded together with the places around them.
         channels: of the tokens, where they are vectors; 0 where they are codes.
         answers_codes: whether the answers are logits over codes.
         width, depth, heads: of the trunk.
@@ -79,6 +80,7 @@ class MultimodalDiT(nn.Module):
     dtype: jnp.dtype = jnp.float32
     implementation: Implementation = None
     summaries: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
     channels: int = 0
     answers_codes: bool = True
 
@@ -90,8 +92,8 @@ class MultimodalDiT(nn.Module):
         for name, spec in self.layout.specs.items():
             if any(side % self._patch(name) for side in spec.grid):
                 raise UserError(f'the patch {self._patch(name)} of {name} does not divide its token grid {spec.grid}')
-        for name in self.summaries:
-            choose(self.layout.specs, name, 'the summary of modality')
+        for name in (*self.summaries, *self.neighbours):
+            choose(self.layout.specs, name, 'the summary or the neighbours of modality')
         super().__post_init__()
 
     @property
@@ -129,6 +131,9 @@ class MultimodalDiT(nn.Module):
                                     CodeEmbedding(spec, self.width, self.dtype, name=f'embed_{name}'))
             folded = fold(embedding(tokens[:, self.layout.slice(name)]), spec, self._patch(name))
             flat = folded.reshape(*folded.shape[:2], -1)
+            if name in self.neighbours:
+                spread = flat.reshape(len(flat), *self._grid(name), -1)
+                flat = with_neighbours(spread).reshape(*flat.shape[:2], -1)
             parts[name] = nn.Dense(self.width, dtype=self.dtype, name=f'fold_{name}')(flat)
         summaries = [nn.Dense(self.width, dtype=self.dtype, name=f'summary_{name}')(
             parts[name].reshape(len(tokens), 1, -1)) for name in self.summaries]
@@ -156,10 +161,13 @@ class MultimodalDiT(nn.Module):
         return logits
 
     def _angles(self) -> np.ndarray:
-        positions = [TokenSpec(tuple(side // self._patch(name) for side in spec.grid), 1).positions()
-                     for name, spec in self.layout.specs.items()]
+        positions = [TokenSpec(self._grid(name), 1).positions() for name in self.layout.specs]
         nowhere = np.zeros((len(self.summaries), positions[0].shape[1]), positions[0].dtype)
         return rotary_angles(np.concatenate([*positions, nowhere]), self.width // self.heads)
+
+    def _grid(self, name: str) -> tuple[int, ...]:
+        """Of the places of a modality."""
+        return tuple(side // self._patch(name) for side in self.layout.specs[name].grid)
 
     def _patch(self, name: str) -> int:
         return self.patches.get(name, 1)

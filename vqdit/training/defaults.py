@@ -104,6 +104,7 @@ def defaults() -> ConfigDict:
             'model': {
                 'patches': {},           # modality -> side of the blocks of codes that share a place in the trunk
                 'summaries': (),         # modalities with one more place, made of all their tokens in their order
+                'neighbours': (),        # modalities whose places are embedded with those around them
                 'width': 128, 'depth': 4, 'heads': 4, 'expansion': 8 / 3,
                 'gate': 0.0,             # where the gates of the blocks start; 0.5 speeds up short trainings
                 'remat': 'none',         # or "dots", "full": less memory, more computation
