@@ -18,7 +18,7 @@ def prepare_host(cpu_devices: int = 0) -> str:
 
     XLA's CPU client frees and maps its large buffers at every step; glibc is told to keep them. As many virtual
     devices as cores keep all cores busy where XLA's convolutions leave some idle. XLA is told to optimise less, and to
-    use its older emitters where it has them, which compiles nearly twice as fast and steps at least as fast.
+    use its older emitters where it has them, which compiles in two thirds of the time and steps at least as fast.
 
     Args:
         cpu_devices: virtual CPU devices, 0 for one a core; accelerators are not affected.
