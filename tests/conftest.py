@@ -18,8 +18,6 @@ if jax.__version_info__ < (0, 11):
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_disable_most_optimizations', True)
-# Where a compiled operation comes from is told by the traced program already.
-jax.config.update('jax_traceback_in_locations_limit', 0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
